@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+.PHONY: help install up demo test check fix lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## Print this message
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## Make .venv ready, start nothing
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "butterbase needs Python 3.11 or newer; set PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$$(grep -o '^uv==[^ ]*' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+up: install ## Start everything (ARGS="--port 54321"); Ctrl-C stops it
+	@$(BIN)/butterbase up $(ARGS)
+
+demo: install ## Run the main job end to end, step by step
+	@$(BIN)/butterbase demo $(ARGS)
+
+test: install ## Run the tests (ARGS="-k rest")
+	$(BIN)/pytest $(ARGS)
+
+check: install ## What CI runs: lint, format, import rules, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest --cov $(ARGS)
+
+bench-%: install ## Run bench/NAME.py, e.g. make bench-rest (ARGS="--json out.json")
+	$(BIN)/python bench/$*.py $(ARGS)
+
+fix: install ## Format and apply safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: install ## Resolve requirements.lock anew
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--upgrade --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## Remove .venv (the data in .butterbase stays)
+	rm -rf .venv

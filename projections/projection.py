@@ -1,0 +1,29 @@
+"""What a projection is: a reader of commits that keeps tables of its own."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from psycopg import AsyncConnection
+
+from butterbase.ingest.changes import Commit
+
+
+class Projection(Protocol):
+    """Rows derived from the log.
+
+    The runner calls `apply` inside a transaction that also advances the checkpoint, so what it
+    writes to `conn` exists exactly as often as the commit: once. It writes nothing elsewhere.
+    """
+
+    @property
+    def name(self) -> str:
+        """Stable: the checkpoint is kept under it."""
+        ...
+
+    def wants(self, commit: Commit) -> bool:
+        """Whether `apply` would do anything; an unwanted commit costs no transaction."""
+        ...
+
+    async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
+        """Write what these commits, in order, change in the projection's tables."""
+        ...
