@@ -1,10 +1,11 @@
 """The root of every error Butterbase raises on purpose, and the database's faults as our classes.
 
 ButterbaseError
-├── DatabaseError            Postgres refused a statement; carries its SQLSTATE, message, detail, hint
-├── DatabaseUnavailableError Postgres cannot be reached or is shutting down; trying again is right
-├── SettingError             a setting, file or server is not as it must be; the text says what to do
-├── MigrationError           a migration was changed, is missing, or failed
+├── DatabaseError             Postgres refused a statement: SQLSTATE, message, detail, hint
+├── DatabaseUnavailableError  Postgres cannot be reached or is stopping; trying again is right
+├── InvalidTokenError         a key or token is not accepted
+├── SettingError              a setting, file or server is not as it must be
+├── MigrationError            a migration was changed, is missing, or failed
 └── (each folder's errors.py continues the tree)
 
 A class's docstring is its title; `code` is stable and never reused; docs/errors.md lists all.
@@ -41,6 +42,12 @@ class DatabaseUnavailableError(ButterbaseError):
     """The database cannot be reached right now."""
 
     code = "database_unavailable"
+
+
+class InvalidTokenError(ButterbaseError):
+    """The key or token is not valid."""
+
+    code = "invalid_token"
 
 
 class SettingError(ButterbaseError):

@@ -1,0 +1,104 @@
+"""Setting up a cluster, and creating apps: databases with an owner, our schemas and our grants."""
+
+import re
+from datetime import datetime
+from importlib.resources import files
+
+from msgspec import Struct
+from psycopg import AsyncConnection, sql
+
+from butterbase.sql.cluster import CONTROL_DATABASE, Cluster, LoginRole, app_database, app_owner
+from butterbase.sql.errors import SettingError
+from butterbase.sql.migrate import migrate, read_migrations
+from butterbase.sql.server import check_server, connect
+
+_MIGRATIONS = files("butterbase.sql").joinpath("migrations")
+_APP_ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class App(Struct, frozen=True):
+    id: str
+    database: str
+    created_at: datetime
+
+
+async def set_up_cluster(cluster: Cluster) -> None:
+    """Make or update the control database and the login roles. Raises SettingError."""
+    async with await connect(cluster.admin_dsn()) as conn:
+        await check_server(conn)
+        await _create_database(conn, CONTROL_DATABASE)
+    async with await connect(cluster.admin_dsn(CONTROL_DATABASE)) as conn:
+        await migrate(conn, read_migrations(_MIGRATIONS / "control"))
+        for role in LoginRole:
+            await _set_password(conn, role, cluster.password(role))
+        await _restrict(conn, CONTROL_DATABASE, [LoginRole.SERVICE, LoginRole.STREAM])
+
+
+async def create_app(cluster: Cluster, app_id: str) -> App:
+    """Make an app, or bring the one that is there up to date. Raises SettingError."""
+    if not _APP_ID.fullmatch(app_id):
+        raise SettingError(
+            f"app id {app_id!r}: it must be a lowercase letter, then up to 39 letters, digits or _"
+        )
+    database, owner = app_database(app_id), app_owner(app_id)
+    async with await connect(cluster.admin_dsn()) as conn:
+        await _create_owner(conn, owner, cluster.password(owner))
+        await _create_database(conn, database, owner=owner)
+        await _restrict(conn, database, [owner, *LoginRole])
+    async with await connect(cluster.admin_dsn(database)) as conn:
+        await migrate(conn, read_migrations(_MIGRATIONS / "app"))
+    async with await connect(cluster.admin_dsn(CONTROL_DATABASE)) as conn:
+        await conn.execute(
+            "insert into butterbase.apps (id, database) values (%s, %s) on conflict do nothing",
+            [app_id, database],
+        )
+        cursor = await conn.execute(
+            "select id, database, created_at from butterbase.apps where id = %s", [app_id]
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return App(*row)
+
+
+async def _create_database(conn: AsyncConnection, name: str, *, owner: str | None = None) -> None:
+    cursor = await conn.execute("select from pg_database where datname = %s", [name])
+    if await cursor.fetchone() is None:
+        statement = sql.SQL("create database {}").format(sql.Identifier(name))
+        if owner is not None:
+            statement += sql.SQL(" owner {}").format(sql.Identifier(owner))
+        await conn.execute(statement)
+
+
+async def _create_owner(conn: AsyncConnection, owner: str, password: str) -> None:
+    cursor = await conn.execute("select from pg_roles where rolname = %s", [owner])
+    if await cursor.fetchone() is None:
+        await conn.execute(
+            # A member of the three, so that a developer can try a policy with `set role`.
+            sql.SQL(
+                "create role {} login noinherit in role anon, authenticated, service_role"
+            ).format(sql.Identifier(owner))
+        )
+    await _set_password(conn, owner, password)
+
+
+async def _set_password(conn: AsyncConnection, role: str, password: str) -> None:
+    # Hashed here, so that the password itself reaches neither the wire nor the server's log.
+    verifier = conn.pgconn.encrypt_password(
+        password.encode(), str(role).encode(), b"scram-sha-256"
+    ).decode()
+    await conn.execute(
+        sql.SQL("alter role {} password {}").format(
+            sql.Identifier(str(role)), sql.Literal(verifier)
+        )
+    )
+
+
+async def _restrict(conn: AsyncConnection, database: str, roles: list[str]) -> None:
+    """Only these roles (and superusers) may connect."""
+    name = sql.Identifier(database)
+    await conn.execute(sql.SQL("revoke connect, temporary on database {} from public").format(name))
+    await conn.execute(
+        sql.SQL("grant connect on database {} to {}").format(
+            name, sql.SQL(", ").join(sql.Identifier(str(role)) for role in roles)
+        )
+    )

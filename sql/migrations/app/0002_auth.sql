@@ -1,0 +1,74 @@
+-- Who is calling, in SQL, and who there is: shaped so that SQL written for Supabase runs.
+-- Lock: none; everything is new.
+
+create function auth.jwt() returns jsonb
+language sql stable parallel safe as $$
+  select nullif(current_setting('request.jwt.claims', true), '')::jsonb
+$$;
+
+create function auth.uid() returns uuid
+language sql stable parallel safe as $$
+  select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
+$$;
+
+create function auth.role() returns text
+language sql stable parallel safe as $$
+  select nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role'
+$$;
+
+create function auth.email() returns text
+language sql stable parallel safe as $$
+  select nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'email'
+$$;
+
+create table auth.users (
+  id uuid primary key default gen_random_uuid(),
+  aud text not null default 'authenticated',
+  role text not null default 'authenticated',
+  email text,
+  encrypted_password text,
+  email_confirmed_at timestamptz,
+  last_sign_in_at timestamptz,
+  raw_app_meta_data jsonb not null default '{"provider": "email", "providers": ["email"]}',
+  raw_user_meta_data jsonb not null default '{}',
+  banned_until timestamptz,
+  is_anonymous boolean not null default false,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz
+);
+
+create unique index users_email on auth.users (lower(email)) where deleted_at is null;
+
+create table auth.sessions (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references auth.users on delete cascade,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+create index sessions_user_id on auth.sessions (user_id);
+
+create table auth.refresh_tokens (
+  token_hash bytea primary key,
+  session_id uuid not null references auth.sessions on delete cascade,
+  created_at timestamptz not null default now(),
+  used_at timestamptz
+);
+
+comment on column auth.refresh_tokens.token_hash is 'SHA-256 of the token; the token is not kept.';
+
+create index refresh_tokens_session_id on auth.refresh_tokens (session_id);
+
+grant select, insert, update, delete on auth.users, auth.sessions, auth.refresh_tokens
+  to butterbase_service;
+grant select on auth.users to service_role;
+
+-- The developer's tables may refer to users, and react to them.
+do $$
+begin
+  execute format(
+    'grant select, references, trigger on auth.users to %I',
+    (select pg_get_userbyid(datdba) from pg_database where datname = current_database()));
+end
+$$;

@@ -1,0 +1,31 @@
+-- The cluster's roles. Roles belong to the whole cluster, so each may already be there.
+-- Lock: none.
+
+do $$
+declare
+  wanted record;
+begin
+  for wanted in
+    select * from (values
+      -- Roles that a request runs as; policies name them.
+      ('anon', 'nologin noinherit'),
+      ('authenticated', 'nologin noinherit'),
+      ('service_role', 'nologin noinherit bypassrls'),
+      -- The data path's login: it may become one of the three above and nothing else.
+      ('authenticator', 'login noinherit'),
+      -- The api's own tables (auth, events, configuration).
+      ('butterbase_service', 'login'),
+      -- The log's reader, and the writer of projections.
+      ('butterbase_stream', 'login replication')
+    ) as roles (name, options)
+  loop
+    begin
+      execute format('create role %I %s', wanted.name, wanted.options);
+    exception
+      when duplicate_object or unique_violation then null;
+    end;
+  end loop;
+end
+$$;
+
+grant anon, authenticated, service_role to authenticator;
