@@ -7,7 +7,7 @@ from importlib.resources import files
 from msgspec import Struct
 from psycopg import AsyncConnection, sql
 
-from butterbase.sql.cluster import CONTROL_DATABASE, Cluster, LoginRole, app_database, app_owner
+from butterbase.sql.cluster import Cluster, LoginRole, app_database, app_owner
 from butterbase.sql.errors import SettingError
 from butterbase.sql.migrate import migrate, read_migrations
 from butterbase.sql.server import check_server, connect
@@ -26,30 +26,38 @@ async def set_up_cluster(cluster: Cluster) -> None:
     """Make or update the control database and the login roles. Raises SettingError."""
     async with await connect(cluster.admin_dsn()) as conn:
         await check_server(conn)
-        await _create_database(conn, CONTROL_DATABASE)
-    async with await connect(cluster.admin_dsn(CONTROL_DATABASE)) as conn:
+        await _create_database(conn, cluster.control_database)
+    async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         await migrate(conn, read_migrations(_MIGRATIONS / "control"))
         for role in LoginRole:
             await _set_password(conn, role, cluster.password(role))
-        await _restrict(conn, CONTROL_DATABASE, [LoginRole.SERVICE, LoginRole.STREAM])
+        await _restrict(conn, cluster.control_database, [LoginRole.SERVICE, LoginRole.STREAM])
 
 
-async def create_app(cluster: Cluster, app_id: str) -> App:
+async def create_app(cluster: Cluster, app_id: str, *, database: str | None = None) -> App:
     """Make an app, or bring the one that is there up to date. Raises SettingError."""
     if not _APP_ID.fullmatch(app_id):
         raise SettingError(
             f"app id {app_id!r}: it must be a lowercase letter, then up to 39 letters, digits or _"
         )
-    database, owner = app_database(app_id), app_owner(app_id)
+    database, owner = database or app_database(app_id), app_owner(app_id)
     async with await connect(cluster.admin_dsn()) as conn:
         await _create_owner(conn, owner, cluster.password(owner))
-        await _create_database(conn, database, owner=owner)
+        await _create_database(conn, database)
         await _restrict(conn, database, [owner, *LoginRole])
+        name = sql.Identifier(database)
+        await conn.execute(
+            sql.SQL("alter database {} owner to {}").format(name, sql.Identifier(owner))
+        )
+        await conn.execute(
+            sql.SQL('alter database {} set search_path = "$user", public, extensions').format(name)
+        )
     async with await connect(cluster.admin_dsn(database)) as conn:
         await migrate(conn, read_migrations(_MIGRATIONS / "app"))
-    async with await connect(cluster.admin_dsn(CONTROL_DATABASE)) as conn:
+    async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         await conn.execute(
-            "insert into butterbase.apps (id, database) values (%s, %s) on conflict do nothing",
+            "insert into butterbase.apps (id, database) values (%s, %s)"
+            " on conflict (id) do update set database = excluded.database",
             [app_id, database],
         )
         cursor = await conn.execute(
@@ -60,13 +68,10 @@ async def create_app(cluster: Cluster, app_id: str) -> App:
         return App(*row)
 
 
-async def _create_database(conn: AsyncConnection, name: str, *, owner: str | None = None) -> None:
+async def _create_database(conn: AsyncConnection, name: str) -> None:
     cursor = await conn.execute("select from pg_database where datname = %s", [name])
     if await cursor.fetchone() is None:
-        statement = sql.SQL("create database {}").format(sql.Identifier(name))
-        if owner is not None:
-            statement += sql.SQL(" owner {}").format(sql.Identifier(owner))
-        await conn.execute(statement)
+        await conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
 async def _create_owner(conn: AsyncConnection, owner: str, password: str) -> None:

@@ -6,8 +6,6 @@ from psycopg.conninfo import make_conninfo
 
 from butterbase.sql.secrets import MasterKey
 
-CONTROL_DATABASE = "butterbase"
-
 
 class LoginRole(StrEnum):
     """The roles our processes connect as; none is a superuser (sql/migrations/control)."""
@@ -18,11 +16,17 @@ class LoginRole(StrEnum):
 
 
 class Cluster:
-    """A Postgres server, addressed by its administrator's DSN; role passwords are derived."""
+    """A Postgres server, addressed by its administrator's DSN; role passwords are derived.
 
-    def __init__(self, admin_dsn: str, master_key: MasterKey) -> None:
+    Roles belong to the whole server, so a server holds one installation.
+    """
+
+    def __init__(
+        self, admin_dsn: str, master_key: MasterKey, *, control_database: str = "butterbase"
+    ) -> None:
         self._admin_dsn = admin_dsn
         self.master_key = master_key
+        self.control_database = control_database
 
     def admin_dsn(self, database: str | None = None) -> str:
         """The administrator's DSN, for migrations only; by default to its own database."""

@@ -112,14 +112,16 @@ async def _apply(conn: AsyncConnection, migration: Migration, log: sql.Identifie
             f"{migration.name}: {_describe(error)}", hint=error.diag.message_hint
         ) from error
     finally:
-        if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
-            await conn.execute("rollback")
+        await _roll_back(conn)
+
+
+async def _roll_back(conn: AsyncConnection) -> None:
+    """End what is left of a failed transaction."""
+    if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
+        await conn.execute("rollback")
 
 
 def _describe(error: psycopg.Error) -> str:
     """One line: message and, where Postgres tells it, the detail."""
-    parts: Iterable[str | None] = (
-        error.diag.message_primary or str(error),
-        error.diag.message_detail,
-    )
+    parts = (error.diag.message_primary or str(error), error.diag.message_detail)
     return ". ".join(part.strip().replace("\n", " ") for part in parts if part)

@@ -21,7 +21,7 @@ from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, is_unavailable
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
 Parameters: TypeAlias = Sequence[bytes | None]
 
@@ -113,6 +113,8 @@ class Executor:
 
     async def run(self, *statements: Statement) -> list[Result]:
         """Run the statements in one transaction as the login role."""
+        for statement in statements:
+            _refuse_nul(statement)
         connection = await self._acquire()
         return await connection.send(statements)
 
@@ -176,7 +178,13 @@ class Executor:
         return False
 
 
-async def _connect(dsn: bytes) -> pq.PGconn:
+def _refuse_nul(statement: Statement) -> None:
+    """libpq takes text up to the first NUL; Postgres text cannot hold one anyway."""
+    if b"\0" in statement.text or any(p is not None and b"\0" in p for p in statement.parameters):
+        raise DatabaseError("22021", "invalid byte sequence for encoding: 0x00")
+
+
+async def _connect(dsn: bytes) -> "PGconn":
     """Open a connection without blocking the loop. Raises DatabaseUnavailableError."""
     pgconn = pq.PGconn.connect_start(dsn)
     polling = pq.PollingStatus
@@ -209,7 +217,7 @@ async def _ready(descriptor: int, *, write: bool) -> None:
 class _Connection:
     """One connection with at most one transaction under way."""
 
-    def __init__(self, pgconn: pq.PGconn, executor: Executor, prepared_count_max: int) -> None:
+    def __init__(self, pgconn: "PGconn", executor: Executor, prepared_count_max: int) -> None:
         self._pgconn = pgconn
         self._executor = executor
         self._prepared_count_max = prepared_count_max

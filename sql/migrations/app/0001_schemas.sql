@@ -21,8 +21,6 @@ declare
   maker text;
 begin
   execute format('alter schema public owner to %I', owner);
-  execute format(
-    'alter database %I set search_path = "$user", public, extensions', current_database());
   execute format('grant usage on schema auth, ai, extensions, butterbase to %I', owner);
   foreach maker in array array[owner, current_user::text]
   loop

@@ -60,6 +60,29 @@ comment on column auth.refresh_tokens.token_hash is 'SHA-256 of the token; the t
 
 create index refresh_tokens_session_id on auth.refresh_tokens (session_id);
 
+-- The user as Supabase's clients read it.
+create function auth.user_json(u auth.users) returns json
+language sql stable parallel safe as $$
+  select json_build_object(
+    'id', u.id,
+    'aud', u.aud,
+    'role', u.role,
+    'email', u.email,
+    'email_confirmed_at', u.email_confirmed_at,
+    'confirmed_at', u.email_confirmed_at,
+    'phone', '',
+    'last_sign_in_at', u.last_sign_in_at,
+    'app_metadata', u.raw_app_meta_data,
+    'user_metadata', u.raw_user_meta_data,
+    'identities', json_build_array(),
+    'is_anonymous', u.is_anonymous,
+    'created_at', u.created_at,
+    'updated_at', u.updated_at)
+$$;
+
+revoke execute on function auth.user_json(auth.users) from public;
+grant execute on function auth.user_json(auth.users) to butterbase_service;
+
 grant select, insert, update, delete on auth.users, auth.sessions, auth.refresh_tokens
   to butterbase_service;
 grant select on auth.users to service_role;

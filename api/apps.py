@@ -1,0 +1,96 @@
+"""The apps this worker serves: their keys, and their databases as the callers' roles."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from butterbase.api.auth.keys import AppKeys, app_keys
+from butterbase.api.auth.tokens import Tokens
+from butterbase.api.errors import UnknownAppError
+from butterbase.api.settings import ApiSettings
+from butterbase.sql.cluster import Cluster, LoginRole
+from butterbase.sql.pipeline import Executor, Statement
+
+FIRST_APP = "main"
+"""The app served at the origin's root, besides its own prefix."""
+
+_FIND = b"select database, extract(epoch from created_at) from butterbase.apps where id = $1"
+
+
+class AppRuntime:
+    """What a request needs of its app."""
+
+    def __init__(
+        self, app_id: str, *, tokens: Tokens, anon_key: str, data: Executor, service: Executor
+    ) -> None:
+        self.id = app_id
+        self.tokens = tokens
+        self.anon_key = anon_key
+        self.data = data
+        """As the caller: it may become the roles of a request, and nothing else."""
+        self.service = service
+        """As ourselves: users and sessions."""
+
+
+class Apps:
+    """Finds apps by id, once each; what is not there is asked for again."""
+
+    def __init__(self, cluster: Cluster, settings: ApiSettings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self.control = Executor(
+            cluster.dsn(LoginRole.SERVICE, cluster.control_database), connection_count_max=4
+        )
+        self._known: dict[str, AppRuntime] = {}
+        self._finding = asyncio.Lock()
+
+    async def find(self, app_id: str) -> AppRuntime:
+        """Raises UnknownAppError, DatabaseUnavailableError."""
+        known = self._known.get(app_id)
+        if known is not None:
+            return known
+        async with self._finding:
+            if app_id not in self._known:
+                self._known[app_id] = await self._load(app_id)
+            return self._known[app_id]
+
+    async def close(self) -> None:
+        await self.control.close()
+        for app in self._known.values():
+            await app.data.close()
+            await app.service.close()
+
+    async def _load(self, app_id: str) -> AppRuntime:
+        if "\0" in app_id or len(app_id) > 40:
+            raise UnknownAppError
+        (result,) = await self.control.run(Statement(_FIND, (app_id.encode(),)))
+        if result.row_count == 0:
+            raise UnknownAppError(f"there is no app {app_id}")
+        database, created = (value.decode() for value in result.rows()[0] if value is not None)
+        created_at = datetime.fromtimestamp(float(created), tz=UTC)
+        keys = keys_of(self._cluster, app_id, created_at, self._settings)
+        return AppRuntime(
+            app_id,
+            tokens=Tokens(keys),
+            anon_key=keys.anon,
+            data=Executor(
+                self._cluster.dsn(LoginRole.AUTHENTICATOR, database),
+                connection_count_max=self._settings.db_connections,
+            ),
+            service=Executor(
+                self._cluster.dsn(LoginRole.SERVICE, database), connection_count_max=4
+            ),
+        )
+
+
+def keys_of(cluster: Cluster, app_id: str, created_at: datetime, settings: ApiSettings) -> AppKeys:
+    """The app's keys; those in the settings are the first app's."""
+    if app_id != FIRST_APP:
+        return app_keys(cluster.master_key, app_id, created_at)
+    return app_keys(
+        cluster.master_key,
+        app_id,
+        created_at,
+        jwt_secret=settings.jwt_secret,
+        anon=settings.anon_key,
+        service_role=settings.service_role_key,
+    )

@@ -1,0 +1,115 @@
+"""`/rest/v1/{table}`: one statement, one round trip, rows passed on as the JSON Postgres made."""
+
+import msgspec
+from falcon import MEDIA_JSON
+from falcon.asgi import Request, Response
+
+from butterbase.api.apps import AppRuntime
+from butterbase.api.body import read_body
+from butterbase.api.errors import InvalidBodyError
+from butterbase.api.rest.parser import RestRequest, parse_request, wants_representation
+from butterbase.sql import render
+from butterbase.sql.claims import Claims
+from butterbase.sql.pipeline import Result, Statement
+
+SCHEMA = "public"
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+class TableResource:
+    """Rows of a table of the app, under the caller's role and policies."""
+
+    def __init__(self, *, body_bytes_max: int) -> None:
+        self._body_bytes_max = body_bytes_max
+
+    async def on_get(self, req: Request, resp: Response, table: str) -> None:
+        asked = parse_request(req.query_string)
+        query = render.Select((SCHEMA, table), asked.columns, _names(asked), asked.order)
+        values = (*_values(asked), _bytes(asked.limit), _bytes(asked.offset))
+        _answer(resp, await _run(req, query, *values, read_only=True), 200)
+
+    async def on_post(self, req: Request, resp: Response, table: str) -> None:
+        asked = parse_request(req.query_string)
+        if asked.filters:
+            raise InvalidBodyError("an insert takes no filters")
+        body = await read_body(req, bytes_max=self._body_bytes_max)
+        names, rows = read_rows(body)
+        query = render.Insert((SCHEMA, table), names, _returning(req, asked))
+        values = (rows,) if names else ()
+        _answer(resp, await _run(req, query, *values), 201)
+
+    async def on_patch(self, req: Request, resp: Response, table: str) -> None:
+        asked = parse_request(req.query_string)
+        body = await read_body(req, bytes_max=self._body_bytes_max)
+        names = read_object(body)
+        query = render.Update((SCHEMA, table), names, _names(asked), _returning(req, asked))
+        _answer(resp, await _run(req, query, body, *_values(asked)), 204)
+
+    async def on_delete(self, req: Request, resp: Response, table: str) -> None:
+        asked = parse_request(req.query_string)
+        query = render.Delete((SCHEMA, table), _names(asked), _returning(req, asked))
+        _answer(resp, await _run(req, query, *_values(asked)), 204)
+
+
+def read_rows(body: bytes) -> tuple[tuple[str, ...], bytes]:
+    """Column names, and the rows as a JSON array. Raises InvalidBodyError."""
+    try:
+        if body.lstrip()[:1] != b"[":
+            return tuple(_OBJECT.decode(body)), b"[" + body + b"]"
+        objects = _OBJECTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidBodyError(f"the body is not JSON objects: {error}") from None
+    if not objects or not objects[0]:
+        raise InvalidBodyError("the body holds no values")
+    names = tuple(objects[0])
+    if any(row.keys() != objects[0].keys() for row in objects):
+        raise InvalidBodyError("all objects of the body must have the same keys")
+    return names, body
+
+
+def read_object(body: bytes) -> tuple[str, ...]:
+    """The names in a JSON object with at least one. Raises InvalidBodyError."""
+    try:
+        names = tuple(_OBJECT.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidBodyError(f"the body is not a JSON object: {error}") from None
+    if not names:
+        raise InvalidBodyError("the body holds no values")
+    return names
+
+
+async def _run(
+    req: Request, query: render.Query, *values: bytes | None, read_only: bool = False
+) -> Result:
+    app: AppRuntime = req.context.app
+    claims: Claims = req.context.claims
+    statement = Statement(render.render(query), values)
+    (result,) = await app.data.run_as(claims, statement, read_only=read_only)
+    return result
+
+
+def _answer(resp: Response, result: Result, status_without_rows: int) -> None:
+    if result.row_count == 0:
+        resp.status = status_without_rows
+        return
+    resp.status = 201 if status_without_rows == 201 else 200
+    resp.content_type = MEDIA_JSON
+    resp.data = result.value()
+
+
+def _names(asked: RestRequest) -> tuple[str, ...]:
+    return tuple(f.column for f in asked.filters)
+
+
+def _values(asked: RestRequest) -> tuple[bytes, ...]:
+    return tuple(f.value.encode() for f in asked.filters)
+
+
+def _returning(req: Request, asked: RestRequest) -> tuple[str, ...] | None:
+    return asked.columns if wants_representation(req.get_header("Prefer")) else None
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()

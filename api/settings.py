@@ -1,0 +1,29 @@
+"""Settings of the web edge."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class ApiSettings(Struct, frozen=True):
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="port to listen on", ge=1, le=65535)] = 8000
+    workers: Annotated[int, Meta(description="api worker processes", ge=1, le=64)] = 1
+    public_url: Annotated[
+        str | None, Meta(description="the URL clients use; default http://HOST:PORT")
+    ] = None
+    jwt_secret: Annotated[
+        str | None,
+        Meta(description="secret of the app main's HS256 tokens; default derived", min_length=32),
+    ] = None
+    anon_key: Annotated[str | None, Meta(description="the app main's anon key")] = None
+    service_role_key: Annotated[str | None, Meta(description="the app main's service key")] = None
+    jwt_expiry_s: Annotated[int, Meta(description="life of an access token, seconds", ge=60)] = 3600
+    db_connections: Annotated[
+        int, Meta(description="database connections of a worker, per app", ge=1, le=500)
+    ] = 10
+    body_bytes_max: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024**2
+
+    @property
+    def url(self) -> str:
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")

@@ -1,0 +1,27 @@
+"""Settings of the database: where it is, and where our own files are."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class DatabaseSettings(Struct, frozen=True):
+    database_url: Annotated[
+        str | None,
+        Meta(description="DSN of a Postgres 15-18 of your own, as a superuser; default embedded"),
+    ] = None
+    data_dir: Annotated[
+        str, Meta(description="directory of the embedded Postgres and of our files")
+    ] = ".butterbase"
+    master_key: Annotated[
+        str | None,
+        Meta(description="32 bytes, base64url; every secret follows from it; default a file"),
+    ] = None
+    control_database: Annotated[str, Meta(description="name of the control database")] = (
+        "butterbase"
+    )
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.data_dir).resolve()

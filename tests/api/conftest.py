@@ -1,0 +1,45 @@
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from butterbase.api.app import create_app
+from butterbase.api.apps import keys_of
+from butterbase.api.auth.keys import AppKeys
+from butterbase.api.settings import ApiSettings
+from tests.installation import Installation
+from tests.serving import client_of
+
+
+@dataclass(frozen=True)
+class Api:
+    """The web edge over a new installation."""
+
+    client: httpx.AsyncClient
+    keys: AppKeys
+    installation: Installation
+
+    @property
+    def anon(self) -> dict[str, str]:
+        return {"apikey": self.keys.anon}
+
+    @property
+    def service(self) -> dict[str, str]:
+        return {"apikey": self.keys.service_role}
+
+    async def sign_up(self, email: str, password: str = "correct horse") -> dict[str, str]:
+        """A new user's headers."""
+        answer = await self.client.post(
+            "/auth/v1/signup", json={"email": email, "password": password}, headers=self.anon
+        )
+        assert answer.status_code == 200, answer.text
+        return self.anon | {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture
+async def api(installation: Installation) -> AsyncIterator[Api]:
+    settings = ApiSettings()
+    keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
+    async with client_of(create_app(installation.cluster, settings)) as client:
+        yield Api(client, keys, installation)

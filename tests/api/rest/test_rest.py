@@ -1,0 +1,165 @@
+import pytest
+
+from tests.api.conftest import Api
+
+TODOS = """
+create table todos (
+  id bigint generated always as identity primary key,
+  user_id uuid not null default auth.uid(),
+  title text not null,
+  done boolean not null default false
+);
+create policy own on todos to authenticated
+  using (user_id = auth.uid()) with check (user_id = auth.uid());
+"""
+RETURN = {"Prefer": "return=representation"}
+
+
+@pytest.fixture
+def todos(api: Api) -> Api:
+    api.installation.as_owner(TODOS)
+    return api
+
+
+async def test_a_row_is_created_read_changed_and_deleted(todos: Api) -> None:
+    ana = await todos.sign_up("ana@example.com")
+    rest = todos.client
+
+    made = await rest.post("/rest/v1/todos", json={"title": "milk"}, headers=ana | RETURN)
+    assert made.status_code == 201
+    (row,) = made.json()
+    assert row["title"] == "milk"
+    where = {"id": f"eq.{row['id']}"}
+
+    read = await rest.get("/rest/v1/todos", params=where | {"select": "title,done"}, headers=ana)
+    assert read.json() == [{"title": "milk", "done": False}]
+
+    changed = await rest.patch(
+        "/rest/v1/todos", params=where, json={"done": True}, headers=ana | RETURN
+    )
+    assert (changed.status_code, changed.json()[0]["done"]) == (200, True)
+
+    deleted = await rest.delete("/rest/v1/todos", params=where, headers=ana)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert (await rest.get("/rest/v1/todos", headers=ana)).json() == []
+
+
+async def test_policies_part_the_users(todos: Api) -> None:
+    ana, bo = await todos.sign_up("ana@example.com"), await todos.sign_up("bo@example.com")
+    await todos.client.post("/rest/v1/todos", json=[{"title": "a"}, {"title": "b"}], headers=ana)
+
+    async def count(headers: dict[str, str]) -> int:
+        return len((await todos.client.get("/rest/v1/todos", headers=headers)).json())
+
+    assert [await count(h) for h in (ana, bo, todos.anon, todos.service)] == [2, 0, 0, 2]
+    stolen = await todos.client.patch("/rest/v1/todos", json={"done": True}, headers=bo | RETURN)
+    assert stolen.json() == []
+
+
+async def test_a_row_for_somebody_else_is_refused(todos: Api) -> None:
+    ana = await todos.sign_up("ana@example.com")
+    row = {"title": "x", "user_id": "00000000-0000-0000-0000-000000000000"}
+    refused = await todos.client.post("/rest/v1/todos", json=row, headers=ana)
+    assert (refused.status_code, refused.json()["code"]) == (403, "42501")
+
+
+async def test_a_new_table_is_closed_until_a_policy_opens_it(api: Api) -> None:
+    api.installation.as_owner("create table notes (id int); insert into notes values (1)")
+    assert (await api.client.get("/rest/v1/notes", headers=api.anon)).json() == []
+    assert (await api.client.get("/rest/v1/notes", headers=api.service)).json() == [{"id": 1}]
+
+
+async def test_rls_is_left_off_where_the_developer_says_so(api: Api) -> None:
+    api.installation.as_owner(
+        "set butterbase.rls = off; create table open (id int); insert into open values (1)"
+    )
+    assert (await api.client.get("/rest/v1/open", headers=api.anon)).json() == [{"id": 1}]
+
+
+@pytest.mark.parametrize("schema", ["auth.users", "butterbase.migrations", "pg_catalog.pg_authid"])
+async def test_no_schema_but_public_is_reached(api: Api, schema: str) -> None:
+    answer = await api.client.get(f"/rest/v1/{schema}", headers=api.service)
+    assert answer.status_code == 404
+
+
+async def test_rows_are_ordered_and_paged(api: Api) -> None:
+    api.installation.as_owner("create table n (i int); insert into n select generate_series(1, 9)")
+    params = {"select": "i", "order": "i.desc", "limit": "2", "offset": "3"}
+    answer = await api.client.get("/rest/v1/n", params=params, headers=api.service)
+    assert answer.json() == [{"i": 6}, {"i": 5}]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("id=7", "id=7"),
+        ("id=eqq.7", "eqq"),
+        ("id=eq", "id=eq"),
+        ("select=id,(x)", "(x)"),
+        ("order=id.up", "order=id.up"),
+        ("limit=many", "limit=many"),
+        ("id=eq.%ff", "query string"),
+        ("nothere=eq.1", "nothere"),
+        ("id=eq.seven", "seven"),
+    ],
+)
+async def test_a_broken_filter_is_refused_by_name(todos: Api, query: str, named: str) -> None:
+    answer = await todos.client.get(f"/rest/v1/todos?{query}", headers=todos.service)
+    assert answer.status_code == 400
+    assert named in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"[1]", b"7", b'[{"a":1},{"b":1}]', b"\xff", b"{}x"]
+)
+async def test_a_body_that_is_no_rows_is_refused(todos: Api, body: bytes) -> None:
+    answer = await todos.client.post("/rest/v1/todos", content=body, headers=todos.service)
+    assert (answer.status_code, answer.json()["code"]) == (400, "PGRST102")
+
+
+async def test_a_body_beyond_the_limit_is_refused(todos: Api) -> None:
+    body = b'{"title":"' + b"x" * (16 * 1024**2) + b'"}'
+    answer = await todos.client.post("/rest/v1/todos", content=body, headers=todos.service)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+async def test_an_unknown_table_is_404(api: Api) -> None:
+    answer = await api.client.get("/rest/v1/nothing", headers=api.anon)
+    assert (answer.status_code, answer.json()["code"]) == (404, "42P01")
+
+
+async def test_an_unknown_route_is_404_in_json(api: Api) -> None:
+    answer = await api.client.get("/nowhere", headers=api.anon)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("name", ['to"dos', "todos;drop table todos", "t\0x", "€", "..", "%"])
+async def test_a_table_name_is_only_ever_a_name(todos: Api, name: str) -> None:
+    answer = await todos.client.get(f"/rest/v1/{_quote(name)}", headers=todos.service)
+    assert answer.status_code in (400, 404)
+    assert (await todos.client.get("/rest/v1/todos", headers=todos.service)).status_code == 200
+
+
+def _quote(name: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in name.encode())
+
+
+async def test_a_read_cannot_write(api: Api) -> None:
+    api.installation.as_owner(
+        "create table log (i int);"
+        "create function spy() returns int language sql as"
+        " $$ insert into log values (1) returning 1 $$;"
+        "create view v as select spy() as i"
+    )
+    answer = await api.client.get("/rest/v1/v", headers=api.service)
+    assert (answer.status_code, answer.json()["code"]) == (405, "25006")
+
+
+async def test_a_client_of_another_app_is_refused(api: Api) -> None:
+    answer = await api.client.get("/v1/other/rest/v1/todos", headers=api.anon)
+    assert (answer.status_code, answer.json()["code"]) == (404, "app_not_found")
+
+
+async def test_the_app_is_served_below_its_prefix_too(todos: Api) -> None:
+    answer = await todos.client.get("/v1/main/rest/v1/todos", headers=todos.anon)
+    assert (answer.status_code, answer.json()) == (200, [])

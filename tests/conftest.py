@@ -1,0 +1,79 @@
+"""One Postgres for the whole run, and an empty database for each test that asks for one.
+
+The server is BUTTERBASE_TEST_DSN (a superuser's DSN), or a container when
+BUTTERBASE_TEST_POSTGRES=docker, or else the embedded one.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from butterbase.sql.embedded import EmbeddedPostgres
+from tests.installation import Installation, installed
+from tests.postgres import Database, Databases
+
+# Nothing of a test run needs to outlive a crash.
+VOLATILE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
+
+def container_server() -> Iterator[str]:
+    # Imported here: most runs have no container engine, and the import takes half a second.
+    from testcontainers.postgres import PostgresContainer
+
+    flags = " ".join(f"-c {name}={value}" for name, value in VOLATILE.items())
+    flags += " -c wal_level=logical -c max_replication_slots=64 -c max_wal_senders=64"
+    container = PostgresContainer("pgvector/pgvector:pg18", driver=None)
+    with container.with_command(f"postgres {flags}"):
+        yield container.get_connection_url()
+
+
+def embedded_server() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="butterbase-tests-") as directory:
+        Path(directory).chmod(0o711)  # run by root, the server is another user
+        server = EmbeddedPostgres(Path(directory, "pg"), password="secret", settings=VOLATILE)
+        try:
+            yield server.start()
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> Iterator[str]:
+    """The superuser's DSN of the maintenance database."""
+    if dsn := os.environ.get("BUTTERBASE_TEST_DSN"):
+        yield dsn
+    elif os.environ.get("BUTTERBASE_TEST_POSTGRES") == "docker":
+        yield from container_server()
+    else:
+        yield from embedded_server()
+
+
+@pytest.fixture(scope="session")
+def postgres(server_dsn: str) -> Databases:
+    return Databases(server_dsn)
+
+
+@pytest.fixture
+def database(postgres: Databases) -> Iterator[Database]:
+    """An empty database, dropped after the test."""
+    database = postgres.create()
+    yield database
+    postgres.drop(database.name)
+
+
+@pytest.fixture(scope="session")
+def installation_template(postgres: Databases) -> Iterator[Installation]:
+    with installed(postgres) as template:
+        yield template
+
+
+@pytest.fixture
+def installation(
+    postgres: Databases, installation_template: Installation
+) -> Iterator[Installation]:
+    """A control database and the app `main`, new for this test."""
+    with installed(postgres, installation_template) as installation:
+        yield installation

@@ -1,0 +1,56 @@
+"""A migrated installation on the test server: a control database and the app `main`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.sql.cluster import Cluster, app_owner
+from butterbase.sql.secrets import MasterKey
+from tests.postgres import Database, Databases
+
+# Roles, and so their passwords, are the whole server's: one key for all of a run.
+MASTER_KEY = MasterKey(b"0123456789abcdef0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class Installation:
+    cluster: Cluster
+    control: Database
+    main: Database
+    app: App
+
+    @property
+    def owner_dsn(self) -> str:
+        """The developer's DSN of the app's database."""
+        return self.cluster.dsn(app_owner("main"), self.main.name)
+
+    def as_owner(self, statements: str) -> None:
+        """Run the developer's SQL."""
+        with psycopg.connect(self.owner_dsn, autocommit=True) as conn:
+            conn.execute(statements.encode())
+
+
+def install(postgres: Databases, control: Database, main: Database) -> Installation:
+    cluster = Cluster(postgres.dsn, MASTER_KEY, control_database=control.name)
+
+    async def set_up() -> App:
+        await set_up_cluster(cluster)
+        return await create_app(cluster, "main", database=main.name)
+
+    return Installation(cluster, control, main, asyncio.run(set_up()))
+
+
+@contextmanager
+def installed(postgres: Databases, template: Installation | None = None) -> Iterator[Installation]:
+    """A new installation, copied from a template where one is given, dropped at the end."""
+    control = postgres.create(template and template.control.name)
+    main = postgres.create(template and template.main.name)
+    try:
+        yield install(postgres, control, main)
+    finally:
+        postgres.drop(main.name)
+        postgres.drop(control.name)
