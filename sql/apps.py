@@ -60,12 +60,26 @@ async def create_app(cluster: Cluster, app_id: str, *, database: str | None = No
             " on conflict (id) do update set database = excluded.database",
             [app_id, database],
         )
-        cursor = await conn.execute(
-            "select id, database, created_at from butterbase.apps where id = %s", [app_id]
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        return App(*row)
+        app = await _find(conn, app_id)
+        assert app is not None
+        return app
+
+
+async def find_app(cluster: Cluster, app_id: str) -> App:
+    """Raises SettingError when there is none of that id."""
+    async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
+        app = await _find(conn, app_id)
+    if app is None:
+        raise SettingError(f"there is no app {app_id}")
+    return app
+
+
+async def _find(conn: AsyncConnection, app_id: str) -> App | None:
+    cursor = await conn.execute(
+        "select id, database, created_at from butterbase.apps where id = %s", [app_id]
+    )
+    row = await cursor.fetchone()
+    return None if row is None else App(*row)
 
 
 async def _create_database(conn: AsyncConnection, name: str) -> None:

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 NEW_DATA_MAJOR = 18
 """The major version that new data directories are made with."""
 
+SUPERUSER = "butterbase"
+
 READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 60.0
 LOG_BYTES_MAX = 16 * 1024**2
@@ -68,7 +70,7 @@ class EmbeddedPostgres:
         data_dir: Path,
         *,
         password: str,
-        superuser: str = "butterbase",
+        superuser: str = SUPERUSER,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
@@ -119,12 +121,9 @@ class EmbeddedPostgres:
         stop_leftover(self.data_dir)
         port = self._choose_port()
         sockets = self._socket_directory(port, account, cleanup)
-        self._launch(
-            [*dying_with_parent(account.become), str(programs / "postgres")], port, sockets
-        )
-        assert self._process is not None
-        cleanup.callback(_shut_down, self._process)
-        self._wait_until_ready(make_conninfo(host=str(sockets), port=port))
+        postgres = [*dying_with_parent(account.become), str(programs / "postgres")]
+        log_start = self._launch(postgres, port, sockets, cleanup)
+        self._wait_until_ready(make_conninfo(host=str(sockets), port=port), log_start)
         return make_conninfo(
             host=str(sockets),
             port=port,
@@ -137,6 +136,10 @@ class EmbeddedPostgres:
         return self.data_dir.with_name(f"{self.data_dir.name}.{suffix}")
 
     def _make_data(self, programs: Path, account: Account) -> None:
+        if self.data_dir.exists() and any(self.data_dir.iterdir()):
+            raise SettingError(
+                f"{self.data_dir} is not empty but holds no data of a Postgres; name another one"
+            )
         # Under another name until it is whole: a half-made directory would pass for data.
         unfinished, password_file = self._beside("new"), self._beside("password")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -189,7 +192,10 @@ class EmbeddedPostgres:
         account.make_directory(sockets)
         return sockets
 
-    def _launch(self, postgres: list[str], port: int, sockets: Path) -> None:
+    def _launch(
+        self, postgres: list[str], port: int, sockets: Path, cleanup: contextlib.ExitStack
+    ) -> int:
+        """Start the process; the length that the log had."""
         settings = {
             "wal_level": "logical",
             **self._settings,
@@ -202,7 +208,7 @@ class EmbeddedPostgres:
             log.replace(self._beside("log.1"))
         log.touch(mode=0o600)  # statements that fail are in it, with their values
         with log.open("ab") as output:
-            self._log_start = output.tell()
+            log_start = output.tell()
             self._process = subprocess.Popen(  # noqa: S603  our own program and arguments
                 [
                     *postgres,
@@ -216,8 +222,10 @@ class EmbeddedPostgres:
                 cwd="/",
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
             )
+        cleanup.callback(_shut_down, self._process)
+        return log_start
 
-    def _wait_until_ready(self, conninfo: str) -> None:
+    def _wait_until_ready(self, conninfo: str, log_start: int) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
         while self.is_running and time.monotonic() < deadline:
             answer = pq.PGconn.ping(conninfo.encode())
@@ -227,7 +235,7 @@ class EmbeddedPostgres:
                 deadline = time.monotonic() + READY_WITHIN_S
             time.sleep(0.01)
         log = self._beside("log")
-        reason = last_fault(log.read_bytes()[self._log_start :].decode(errors="replace"))
+        reason = last_fault(log.read_bytes()[log_start:].decode(errors="replace"))
         raise SettingError(f"the embedded Postgres did not start: {reason} (see {log})")
 
 

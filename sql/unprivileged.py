@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,13 +65,14 @@ def server_account(*needed: Path) -> Account:
             " run butterbase as another user, or set DATABASE_URL"
         )
     user = _system_user()
-    paths = " and ".join(map(str, needed))
     switch = (setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-    for capability in (None, "dac_read_search", "dac_override"):
+    closed = _unreachable(switch, needed)
+    if not closed:
+        return Account(user.pw_uid, user.pw_gid, switch)
+    paths = " and ".join(map(str, closed))
+    for capability in ("dac_read_search", "dac_override"):
         become = (*switch, *_keeping(capability))
-        if not all(_succeeds([*become, "test", "-x", str(path)]) for path in needed):
-            continue
-        if capability:
+        if not _unreachable(become, needed):
             logger.warning(
                 "user %s cannot reach %s, so Postgres runs with CAP_%s:"
                 " a database superuser can read any file of this machine",
@@ -79,10 +80,10 @@ def server_account(*needed: Path) -> Account:
                 paths,
                 capability.upper(),
             )
-        return Account(user.pw_uid, user.pw_gid, become)
+            return Account(user.pw_uid, user.pw_gid, become)
     raise SettingError(
         f"Postgres does not run as root, and its user {SYSTEM_USER} cannot reach {paths};"
-        " run butterbase as another user, or move them below directories that all users may pass"
+        " run butterbase as another user, or move it below directories that all users may pass"
     )
 
 
@@ -115,9 +116,7 @@ def last_fault(log: str) -> str:
     return (faults or lines or ["it gave no reason"])[-1]
 
 
-def _keeping(capability: str | None) -> tuple[str, ...]:
-    if capability is None:
-        return ()
+def _keeping(capability: str) -> tuple[str, ...]:
     return (
         f"--inh-caps=-all,+{capability}",
         f"--ambient-caps=-all,+{capability}",
@@ -125,6 +124,10 @@ def _keeping(capability: str | None) -> tuple[str, ...]:
         # capabilities of users other than root.
         "--securebits=+no_setuid_fixup",
     )
+
+
+def _unreachable(become: tuple[str, ...], paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if not _succeeds([*become, "test", "-x", str(path)])]
 
 
 def _system_user() -> pwd.struct_passwd:

@@ -21,7 +21,7 @@ VOLATILE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "of
 
 def container_server() -> Iterator[str]:
     # Imported here: most runs have no container engine, and the import takes half a second.
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     flags = " ".join(f"-c {name}={value}" for name, value in VOLATILE.items())
     flags += " -c wal_level=logical -c max_replication_slots=64 -c max_wal_senders=64"

@@ -29,7 +29,7 @@ class Databases:
     def create(self, template: str | None = None) -> Database:
         """A new database, empty or copied from a template that nobody is connected to."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        statement = sql.SQL("create database {} template {} strategy file_copy").format(
+        statement = sql.SQL("create database {} template {}").format(
             sql.Identifier(name), sql.Identifier(template or "template0")
         )
         with psycopg.connect(self.dsn, autocommit=True) as conn:

@@ -64,7 +64,8 @@ create table ai.chunks (
   check ((model is null) = (embedding is null))
 );
 
-create index chunks_pending on ai.chunks (document_id, ordinal) where embedding is null;
+create index chunks_pending on ai.chunks (attempts, document_id, ordinal)
+  where embedding is null;
 
 alter table ai.collections enable row level security;
 alter table ai.documents enable row level security;
@@ -114,3 +115,8 @@ grant select, insert, update, delete on ai.document_index, ai.chunks to butterba
 create policy stream_reads on ai.documents for select to butterbase_stream using (true);
 create policy stream_writes on ai.document_index to butterbase_stream using (true);
 create policy stream_writes on ai.chunks to butterbase_stream using (true);
+
+-- What the stream process reads of this database's log: every table of the developer's, and the
+-- documents.
+create publication butterbase for tables in schema public, table ai.documents
+  with (publish_via_partition_root = true);

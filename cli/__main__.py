@@ -1,0 +1,119 @@
+"""The `butterbase` command."""
+
+import argparse
+import asyncio
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from butterbase.api.apps import FIRST_APP
+from butterbase.cli import api, db, demo, migrate, stream, up
+from butterbase.cli.runtime import die_with_supervisor, open_cluster, set_up_logging
+from butterbase.cli.settings import FILE, PREFIX, Settings, add_flags, load_settings
+from butterbase.sql.errors import ButterbaseError
+
+Command: TypeAlias = Callable[[Settings, Namespace], None]
+
+
+def main() -> int:
+    """Run the command line; an error we foresaw is one line and status 1."""
+    arguments = parser().parse_args()
+    set_up_logging()
+    try:
+        settings = load_settings(vars(arguments), os.environ, Path(FILE))
+        command: Command = arguments.run
+        command(settings, arguments)
+    except ButterbaseError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        print(f"butterbase: {error}{hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _up(settings: Settings, _arguments: Namespace) -> None:
+    up.up(settings)
+
+
+def _api(settings: Settings, _arguments: Namespace) -> None:
+    die_with_supervisor()
+    api.serve(settings)
+
+
+def _stream(settings: Settings, _arguments: Namespace) -> None:
+    die_with_supervisor()
+    stream.serve(settings)
+
+
+def _migrate(settings: Settings, _arguments: Namespace) -> None:
+    asyncio.run(migrate.migrate(settings))
+
+
+def _demo(settings: Settings, arguments: Namespace) -> None:
+    demo.demo(settings, url=arguments.url)
+
+
+def _db_url(settings: Settings, arguments: Namespace) -> None:
+    print(asyncio.run(db.database_url(open_cluster(settings), arguments.app)))
+
+
+def _db_push(settings: Settings, arguments: Namespace) -> None:
+    applied = asyncio.run(db.push(open_cluster(settings), arguments.app, Path(arguments.folder)))
+    for name in applied:
+        print(f"applied {name}")
+    if not applied:
+        print("nothing to apply")
+
+
+COMMANDS: dict[str, tuple[str, Command]] = {
+    "up": ("start everything on this machine", _up),
+    "api": ("run the api process alone", _api),
+    "stream": ("run the stream process alone: the log's reader, realtime, projections", _stream),
+    "migrate": ("bring the control database and the app main up to date", _migrate),
+    "demo": ("run the main job end to end and time each step", _demo),
+}
+DB_COMMANDS: dict[str, tuple[str, Command]] = {
+    "url": ("print the DSN of the app's owner role", _db_url),
+    "push": ("apply the SQL migrations of a folder, in order", _db_push),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="butterbase", description="A self-hosted backend for AI applications, on Postgres."
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    made = _add(commands, COMMANDS)
+    made["demo"].add_argument("--url", help="a running instance; default a temporary one")
+    database = commands.add_parser("db", help="an app's database", description="An app's database.")
+    made = _add(database.add_subparsers(required=True, metavar="ACTION"), DB_COMMANDS)
+    for command in made.values():
+        command.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
+    made["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
+    return root
+
+
+def _add(
+    group: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: dict[str, tuple[str, Command]],
+) -> dict[str, argparse.ArgumentParser]:
+    made = {}
+    for name, (text, run) in commands.items():
+        made[name] = group.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"A setting is taken from its flag, else from its {PREFIX}… variable, "
+            f"else from {FILE} in the working directory.",
+        )
+        made[name].set_defaults(run=run)
+        add_flags(made[name])
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""`butterbase api`: the web edge as a process of its own."""
+
+from typing import Any
+
+from butterbase.api.app import create_app
+from butterbase.api.server import ApiServer
+from butterbase.cli.runtime import handover_path, open_cluster
+from butterbase.cli.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM. Raises SettingError."""
+    cluster = open_cluster(settings)
+
+    def build_app() -> Any:
+        return create_app(cluster, settings.api, settings.ai, settings.embedder)
+
+    ApiServer(settings.api, build_app, handover_path=handover_path(settings)).run()

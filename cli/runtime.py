@@ -1,0 +1,78 @@
+"""What every command starts from: the master key, the cluster, the log's format."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from butterbase.cli.settings import Settings
+from butterbase.sql.cluster import Cluster
+from butterbase.sql.embedded import SUPERUSER
+from butterbase.sql.errors import SettingError
+from butterbase.sql.secrets import MasterKey
+
+SUPERVISED = "BUTTERBASE_SUPERVISED"
+"""Set for the processes that `up` starts."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def load_master_key(settings: Settings) -> MasterKey:
+    """The key of the settings, or the one in the data directory, made at the first start."""
+    if settings.database.master_key:
+        return MasterKey.parse(settings.database.master_key)
+    return MasterKey.load_or_create(settings.database.directory / "master.key")
+
+
+def superuser_password(master_key: MasterKey) -> str:
+    """Of the embedded server's superuser."""
+    return master_key.derive(f"role:{SUPERUSER}")
+
+
+def open_cluster(settings: Settings) -> Cluster:
+    """The cluster of the settings, or the embedded one that `up` runs. Raises SettingError."""
+    key = load_master_key(settings)
+    dsn = settings.database.database_url or _embedded_dsn(settings.database.directory, key)
+    return Cluster(dsn, key, control_database=settings.database.control_database)
+
+
+def handover_path(settings: Settings) -> Path:
+    """The socket on which the stream process takes over websockets from the api."""
+    return settings.database.directory / "realtime.sock"
+
+
+def set_up_logging() -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def die_with_supervisor() -> None:
+    """Ask Linux to end this process when the one that started it is gone."""
+    if os.environ.get(SUPERVISED) and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            raise SystemExit("the supervisor is gone")
+
+
+def _embedded_dsn(directory: Path, key: MasterKey) -> str:
+    try:
+        port = int((directory / "pg.port").read_text())
+    except (OSError, ValueError):
+        raise SettingError(
+            f"no embedded Postgres in {directory}; run `butterbase up`, or set DATABASE_URL"
+        ) from None
+    return make_conninfo(
+        host="127.0.0.1",
+        port=port,
+        user=SUPERUSER,
+        password=superuser_password(key),
+        dbname="postgres",
+    )

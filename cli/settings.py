@@ -1,0 +1,131 @@
+"""Settings of all folders, from flags, `BUTTERBASE_*` variables and butterbase.toml, in that order.
+
+A setting has one name everywhere: the field `jwt_secret` is `--jwt-secret`,
+`BUTTERBASE_JWT_SECRET` and, in the file, `jwt_secret = "…"`.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import FieldInfo, fields
+
+from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.ai.settings import AiSettings
+from butterbase.api.settings import ApiSettings
+from butterbase.sql.errors import SettingError
+from butterbase.sql.settings import DatabaseSettings
+
+FILE = "butterbase.toml"
+PREFIX = "BUTTERBASE_"
+
+# Names that other tools have made customary; ours wins where both are set.
+CUSTOMARY = {"database_url": "DATABASE_URL", "ai_api_key": "OPENAI_API_KEY"}
+
+
+class Settings(Struct, frozen=True):
+    database: DatabaseSettings
+    api: ApiSettings
+    ai: AiSettings
+    embedder: EmbedderSettings
+
+
+Values: TypeAlias = Mapping[str, Any]
+"""Setting name → value, as text where it comes from a flag or the environment."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting; without it the variable or the file decides."""
+    for group in fields(Settings):
+        section = parser.add_argument_group(group.name)
+        for field in fields(group.type):
+            section.add_argument(
+                "--" + field.name.replace("_", "-"),
+                default=argparse.SUPPRESS,
+                metavar=field.name.rpartition("_")[2].upper(),
+                help=_help(field),
+            )
+
+
+def load_settings(flags: Values, environment: Mapping[str, str], file: Path) -> Settings:
+    """Raises SettingError, which names the setting that is wrong and where it was read."""
+    from_file = _read_file(file)
+    known = {field.name for _, field in _all_fields()}
+    for name in from_file:
+        if name not in known:
+            raise SettingError(f"{file}: there is no setting {name}")
+    groups: dict[str, dict[str, Any]] = {group.name: {} for group in fields(Settings)}
+    for group_name, field in _all_fields():
+        value, source = _find(field.name, flags, environment, from_file)
+        if source:
+            groups[group_name][field.name] = _convert(value, field, source)
+    return msgspec.convert(groups, Settings)
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables, for the processes that `up` starts."""
+    environment = {}
+    for group_name, field in _all_fields():
+        value = getattr(getattr(settings, group_name), field.name)
+        if value is not None:
+            environment[PREFIX + field.name.upper()] = str(value)
+    return environment
+
+
+def _all_fields() -> Iterator[tuple[str, FieldInfo]]:
+    for group in fields(Settings):
+        for field in fields(group.type):
+            yield group.name, field
+
+
+def _find(
+    name: str, flags: Values, environment: Mapping[str, str], from_file: Values
+) -> tuple[Any, str]:
+    """The value and where it was found; no source when it was not."""
+    if name in flags:
+        return flags[name], "--" + name.replace("_", "-")
+    variables = [PREFIX + name.upper(), *([CUSTOMARY[name]] if name in CUSTOMARY else [])]
+    for variable in variables:
+        if environment.get(variable):
+            return environment[variable], variable
+    if name in from_file:
+        return from_file[name], f"{name} in {FILE}"
+    return None, ""
+
+
+def _convert(value: Any, field: FieldInfo, source: str) -> Any:
+    try:
+        return msgspec.convert(value, field.type, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(f"{source}: {error}") from None
+
+
+def _read_file(file: Path) -> Values:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{file} cannot be read: {error}") from None
+
+
+def _help(field: FieldInfo) -> str:
+    info = msgspec.inspect.type_info(field.type)
+    description = _description(info)
+    default = field.default
+    shown = f" (default {default})" if default not in (None, msgspec.NODEFAULT) else ""
+    return f"{description}{shown} [{PREFIX}{field.name.upper()}]".replace("%", "%%")
+
+
+def _description(info: Any) -> str:
+    schema = getattr(info, "extra_json_schema", None) or {}
+    return str(schema.get("description", ""))
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)

@@ -1,0 +1,130 @@
+"""`butterbase up`: everything on one machine, from one command.
+
+The embedded Postgres (unless a database is given) → migrations → the app `main` → the stream
+process → the api process. Each is stopped in the reverse order.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+
+from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.cli.banner import banner
+from butterbase.cli.runtime import SUPERVISED, load_master_key, superuser_password
+from butterbase.cli.settings import Settings, to_environment
+from butterbase.cli.supervisor import Child
+from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.sql.cluster import Cluster
+from butterbase.sql.embedded import EmbeddedPostgres
+from butterbase.sql.errors import SettingError
+from butterbase.sql.server import connect
+
+READY_WITHIN_S = 60.0
+
+
+def up(settings: Settings) -> None:
+    """Run until SIGINT or SIGTERM. Raises SettingError."""
+    check_port(settings.api.host, settings.api.port)
+    key = load_master_key(settings)
+    with _database(settings, superuser_password(key)) as admin_dsn:
+        cluster = Cluster(admin_dsn, key, control_database=settings.database.control_database)
+        asyncio.run(_run(cluster, settings))
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises SettingError when something listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingError(
+                f"cannot listen on {host}:{port}: {error.strerror};"
+                " stop what listens there, or choose another --port"
+            ) from None
+
+
+@contextlib.contextmanager
+def _database(settings: Settings, password: str) -> Iterator[str]:
+    """The administrator's DSN of the server, which is started and stopped if it is embedded."""
+    if settings.database.database_url:
+        yield settings.database.database_url
+        return
+    server = EmbeddedPostgres(settings.database.directory / "pg", password=password)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+async def _run(cluster: Cluster, settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    await set_up_cluster(cluster)
+    app = await create_app(cluster, FIRST_APP)
+    async with _children(cluster, settings) as children:
+        announced = asyncio.create_task(_announce(cluster, settings, app))
+        ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
+        ends += [asyncio.create_task(child.keep_running()) for child in children]
+        try:
+            await _first_of(announced, *ends)
+            await _first_of(*ends)
+        finally:
+            for task in (announced, *ends):
+                task.cancel()
+
+
+async def _first_of(*tasks: "asyncio.Task[Any]") -> None:
+    """Wait until one has ended; raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+@contextlib.asynccontextmanager
+async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[Child]]:
+    environment = dict(os.environ) | to_environment(settings)
+    environment["BUTTERBASE_DATABASE_URL"] = cluster.admin_dsn()
+    environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
+    environment[SUPERVISED] = "1"
+    children = [
+        Child(name, [sys.executable, "-m", "butterbase.cli", name], environment)
+        for name in ("stream", "api")
+    ]
+    try:
+        for child in children:
+            await child.start()
+        yield children
+    finally:
+        for child in reversed(children):
+            await child.stop()
+
+
+async def _announce(cluster: Cluster, settings: Settings, app: App) -> None:
+    await wait_until_ready(settings.api.url)
+    async with await connect(cluster.admin_dsn()) as conn:
+        version = conn.info.server_version // 10000
+    keys = keys_of(cluster, app.id, app.created_at, settings.api)
+    print(banner(settings.api.url, keys, version=version), flush=True)
+
+
+async def wait_until_ready(url: str) -> None:
+    """Until `/readyz` answers 200. Raises SettingError when that takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_WITHIN_S), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"{url}/readyz")).status_code == 200:
+                        return
+                await asyncio.sleep(0.05)
+    raise SettingError(f"{url} was not ready within {READY_WITHIN_S:.0f} s")

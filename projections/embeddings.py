@@ -1,0 +1,137 @@
+"""Projection `embeddings`: documents → chunks. Vectors are filled in beside it.
+
+The projection itself only cuts text, which is quick and cannot fail; what can be slow or away, the
+model, works on the rows without a vector (projections/vectors.py). A chunk whose text is the same
+as before keeps its vector.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import AsyncConnection
+
+from butterbase.ingest.changes import (
+    Change,
+    Commit,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Relation,
+    Row,
+    Toast,
+    Truncate,
+    Update,
+)
+from butterbase.projections.chunking import chunk, content_hash
+
+_FORGET = "delete from ai.chunks where document_id = %(document)s"
+_FORGET_INDEX = "delete from ai.document_index where document_id = %(document)s"
+_FORGET_ALL = "truncate ai.chunks, ai.document_index"
+
+# The old chunks step aside, below zero, while the new ones take over their vectors.
+_STEP_ASIDE = "update ai.chunks set ordinal = -1 - ordinal where document_id = %(document)s"
+_WRITE = """
+insert into ai.chunks
+  (document_id, ordinal, content, heading, start_offset, end_offset, content_hash, model, embedding)
+select %(document)s, n.ordinal, n.content, n.heading, n.start_offset, n.end_offset, n.content_hash,
+  o.model, o.embedding
+from unnest(
+  %(ordinals)s::int[], %(contents)s::text[], %(headings)s::text[],
+  %(starts)s::int[], %(ends)s::int[], %(hashes)s::text[]
+) as n (ordinal, content, heading, start_offset, end_offset, content_hash)
+left join lateral (
+  select model, embedding from ai.chunks
+  where document_id = %(document)s and ordinal < 0 and content_hash = n.content_hash
+    and embedding is not null
+  limit 1
+) o on true
+"""
+_DROP_OLD = "delete from ai.chunks where document_id = %(document)s and ordinal < 0"
+_WRITE_INDEX = """
+insert into ai.document_index (document_id, version, chunk_count)
+values (%(document)s, %(version)s, %(count)s)
+on conflict (document_id) do update
+set version = excluded.version, chunk_count = excluded.chunk_count, indexed_at = now()
+"""
+
+
+class _Document(Struct, frozen=True):
+    id: UUID
+    version: int
+    content: str | None
+    """None: an update that did not touch it."""
+
+
+class Embeddings:
+    """See projections/projection.py."""
+
+    name = "embeddings"
+
+    def wants(self, commit: Commit) -> bool:
+        return any(_is_documents(change) for change in commit.changes)
+
+    async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            for change in filter(_is_documents, commit.changes):
+                match change:
+                    case Insert(relation, new) | Update(relation, new, _):
+                        await _index(conn, _document(relation, new))
+                    case Delete(relation, old):
+                        await _forget(conn, _id(relation, old))
+                    case Truncate():
+                        await conn.execute(_FORGET_ALL)
+                    case LogicalMessage():
+                        pass
+
+
+def _is_documents(change: Change) -> bool:
+    if isinstance(change, LogicalMessage):
+        return False
+    return (change.relation.schema, change.relation.name) == ("ai", "documents")
+
+
+async def _index(conn: AsyncConnection, document: _Document) -> None:
+    if document.content is not None:
+        await _write_chunks(conn, document.id, document.content)
+    cursor = await conn.execute(
+        "select count(*) from ai.chunks where document_id = %s", [document.id]
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    values = {"document": document.id, "version": document.version, "count": row[0]}
+    await conn.execute(_WRITE_INDEX, values)
+
+
+async def _write_chunks(conn: AsyncConnection, document: UUID, content: str) -> None:
+    chunks = chunk(content)
+    values = {
+        "document": document,
+        "ordinals": [c.ordinal for c in chunks],
+        "contents": [c.text for c in chunks],
+        "headings": [c.heading for c in chunks],
+        "starts": [c.start for c in chunks],
+        "ends": [c.end for c in chunks],
+        "hashes": [content_hash(c) for c in chunks],
+    }
+    for statement in (_STEP_ASIDE, _WRITE, _DROP_OLD):
+        await conn.execute(statement, values)
+
+
+async def _forget(conn: AsyncConnection, document: UUID) -> None:
+    for statement in (_FORGET, _FORGET_INDEX):
+        await conn.execute(statement, {"document": document})
+
+
+def _document(relation: Relation, row: Row) -> _Document:
+    values = {column.name: value for column, value in relation.pairs(row)}
+    content = values["content"]
+    return _Document(
+        id=_id(relation, row),
+        version=int(str(values["version"])),
+        content=None if content is Toast.UNCHANGED else str(content),
+    )
+
+
+def _id(relation: Relation, row: Row) -> UUID:
+    return next(UUID(str(v)) for column, v in relation.pairs(row) if column.name == "id")
