@@ -102,18 +102,14 @@ class DocumentsResource:
 
 
 class DocumentResource:
-    async def on_get(
-        self, req: Request, resp: Response, collection: str, document: str
-    ) -> None:
+    async def on_get(self, req: Request, resp: Response, collection: str, document: str) -> None:
         key = (collection.encode(), _document_id(document))
         result = await _run(req, "get_document", *key, read_only=True)
         if not result.row_count:
             raise DocumentNotFoundError
         _answer(resp, result)
 
-    async def on_delete(
-        self, req: Request, resp: Response, collection: str, document: str
-    ) -> None:
+    async def on_delete(self, req: Request, resp: Response, collection: str, document: str) -> None:
         key = (collection.encode(), _document_id(document))
         if not (await _run(req, "delete_document", *key)).row_count:
             raise DocumentNotFoundError
@@ -148,9 +144,7 @@ class QueryResource:
         resp.data = b'{"passages":' + (result.value() or b"[]") + b"}"
 
 
-async def _run(
-    req: Request, name: str, *values: bytes | None, read_only: bool = False
-) -> Result:
+async def _run(req: Request, name: str, *values: bytes | None, read_only: bool = False) -> Result:
     executor: Executor = req.context.app.data
     statement = Statement(QUERIES[name], values)
     (result,) = await executor.run_as(req.context.claims, statement, read_only=read_only)

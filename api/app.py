@@ -4,71 +4,106 @@ A request: middleware (id, app, verified caller) → resource (reads, plans, run
 the caller) → response, or an error class that problems.py turns into one.
 """
 
-import falcon
-from falcon.asgi import App, Request, Response
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import falcon
+import falcon.asgi
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from butterbase.ai import rag
+from butterbase.ai import resource as ai
+from butterbase.ai.config import AiConfigs
+from butterbase.ai.embedders.lazy import LazyEmbedder
+from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.ai.gateway import Gateway
+from butterbase.ai.settings import AiSettings
 from butterbase.api import problems
 from butterbase.api.apps import Apps
+from butterbase.api.auth import resource as auth
 from butterbase.api.auth.errors import AuthError
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.problems import on_auth_error
-from butterbase.api.auth.resource import (
-    LogoutResource,
-    SignupResource,
-    TokenResource,
-    UserResource,
-)
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.middleware import CallerMiddleware
-from butterbase.api.rest.resource import TableResource
+from butterbase.api.rest import resource as rest
 from butterbase.api.settings import ApiSettings
-from butterbase.sql.cluster import Cluster
-from butterbase.sql.errors import ButterbaseError
+from butterbase.sql.cluster import Cluster, LoginRole
+
+WebApp: TypeAlias = "falcon.asgi.App[Any, Any]"
+ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
+
+APP_PREFIX = "/v1/{app_id}"
 
 
 class Lifespan:
-    """Closes what the worker opened."""
+    """What a worker opens at its start and closes at its end; Falcon calls it as a middleware."""
 
-    def __init__(self, apps: Apps, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        apps: Apps,
+        passwords: Passwords,
+        control: ControlPool,
+        gateway: Gateway,
+        embedder: LazyEmbedder,
+    ) -> None:
         self._apps = apps
         self._passwords = passwords
+        self._control = control
+        self._gateway = gateway
+        self._embedder = embedder
+
+    async def process_startup(self, _scope: object, _event: object) -> None:
+        await self._control.open()
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
+        await self._gateway.close()
+        await self._embedder.close()
         self._passwords.close()
+        await self._control.close()
         await self._apps.close()
 
 
-def create_app(cluster: Cluster, settings: ApiSettings) -> App[Request, Response]:
-    apps = Apps(cluster, settings)
-    passwords = Passwords()
-    app = App(
-        middleware=[
-            falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
-            CallerMiddleware(apps),
-            Lifespan(apps, passwords),
-        ]
-    )
-    app.add_error_handler(Exception, problems.on_bug)
-    app.add_error_handler(falcon.HTTPError, problems.on_http_error)
-    app.add_error_handler(ButterbaseError, problems.on_error)
+def create_app(
+    cluster: Cluster,
+    settings: ApiSettings,
+    ai_settings: AiSettings,
+    embedder_settings: EmbedderSettings,
+    *,
+    models_dir: Path,
+) -> WebApp:
+    """`models_dir` keeps what local models need between starts. Raises AiConfigError."""
+    apps, passwords = Apps(cluster, settings), Passwords()
+    control = _control_pool(cluster)
+    configs = AiConfigs(control, cluster.master_key, ai_settings)
+    gateway = Gateway(ai_settings, configs, control)
+    embedder = LazyEmbedder(embedder_settings, models_dir)
+    middleware: list[Any] = [
+        falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
+        CallerMiddleware(apps),
+        Lifespan(apps, passwords, control, gateway, embedder),
+    ]
+    app = falcon.asgi.App(middleware=middleware)
+    problems.add_handlers(app)
     app.add_error_handler(AuthError, on_auth_error)
 
     app.add_route("/healthz", LiveResource())
     app.add_route("/readyz", ReadyResource(apps.control))
     # The first app is served at the root and, like every app, below its own prefix.
-    for prefix in ("", "/v1/{app_id}"):
-        _add_app_routes(app, prefix, settings, passwords)
+    for prefix in ("", APP_PREFIX):
+        rest.add_routes(app, prefix, settings)
+        auth.add_routes(app, prefix, settings, passwords)
+    ai.add_routes(app, gateway, configs, control, prefix=APP_PREFIX)
+    rag.add_routes(app, embedder, prefix=APP_PREFIX)
     return app
 
 
-def _add_app_routes(
-    app: App[Request, Response], prefix: str, settings: ApiSettings, passwords: Passwords
-) -> None:
-    app.add_route(
-        f"{prefix}/rest/v1/{{table}}", TableResource(body_bytes_max=settings.body_bytes_max)
+def _control_pool(cluster: Cluster) -> ControlPool:
+    return AsyncConnectionPool(
+        cluster.dsn(LoginRole.SERVICE, cluster.control_database),
+        min_size=0,
+        max_size=4,
+        kwargs={"autocommit": True},
+        open=False,
     )
-    expiry_s = settings.jwt_expiry_s
-    app.add_route(f"{prefix}/auth/v1/signup", SignupResource(passwords, expiry_s=expiry_s))
-    app.add_route(f"{prefix}/auth/v1/token", TokenResource(passwords, expiry_s=expiry_s))
-    app.add_route(f"{prefix}/auth/v1/user", UserResource())
-    app.add_route(f"{prefix}/auth/v1/logout", LogoutResource())

@@ -73,7 +73,7 @@ class HandOverSocket:
 
 
 class HandOver(asyncio.Protocol):
-    """uvicorn's websocket protocol; `hand_over` makes the class for a socket path."""
+    """uvicorn's websocket protocol; `hand_over_to` makes the class for a socket path."""
 
     peer: HandOverSocket
 
@@ -138,6 +138,6 @@ class HandOver(asyncio.Protocol):
         """Called by uvicorn when it stops; there is never anything left."""
 
 
-def hand_over(path: Path) -> type[HandOver]:
+def hand_over_to(path: Path) -> type[HandOver]:
     """The class for uvicorn's `ws=` that hands websockets to the stream process at `path`."""
     return type("HandOver", (HandOver,), {"peer": HandOverSocket(path)})

@@ -5,12 +5,19 @@ The body has PostgREST's four members, which supabase clients read:
 """
 
 import logging
+from typing import Any
 
 import falcon
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
+from butterbase.ai.rag_errors import (
+    CollectionNotFoundError,
+    DocumentNotFoundError,
+    RagBodyTooLargeError,
+    RagRequestError,
+)
 from butterbase.api.errors import (
     BodyTooLargeError,
     ForbiddenError,
@@ -18,6 +25,7 @@ from butterbase.api.errors import (
     NotFoundError,
     RequestError,
 )
+from butterbase.projections.embedder import EmbedderError
 from butterbase.sql.claims import ANON, Claims
 from butterbase.sql.errors import (
     ButterbaseError,
@@ -38,6 +46,11 @@ _STATUS: dict[type[Exception], int] = {
     InvalidTokenError: 401,
     MissingKeyError: 401,
     ForbiddenError: 403,
+    CollectionNotFoundError: 404,
+    DocumentNotFoundError: 404,
+    RagBodyTooLargeError: 413,
+    RagRequestError: 400,
+    EmbedderError: 503,
     NotFoundError: 404,
     BodyTooLargeError: 413,
     DatabaseUnavailableError: 503,
@@ -77,6 +90,13 @@ _SQLSTATE_STATUS = {
     "P0001": 400,
     "XX": 500,
 }
+
+
+def add_handlers(app: "App[Any, Any]") -> None:
+    """Every error an app can meet, from the unforeseen to our own."""
+    app.add_error_handler(Exception, on_bug)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(ButterbaseError, on_error)
 
 
 class Problem(Struct, frozen=True):

@@ -28,7 +28,7 @@ class ApiServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         path = self._handover_path
 
-        class ApiWorker(UvicornWorker):
+        class ApiWorker(UvicornWorker):  # type: ignore[misc]  # nor has uvicorn_worker
             CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  as uvicorn_worker declares it
                 "loop": "uvloop",
                 "http": "httptools",

@@ -13,8 +13,8 @@ class ApiSettings(Struct, frozen=True):
         str | None, Meta(description="the URL clients use; default http://HOST:PORT")
     ] = None
     jwt_secret: Annotated[
-        str | None,
-        Meta(description="secret of the app main's HS256 tokens; default derived", min_length=32),
+        Annotated[str, Meta(min_length=32)] | None,
+        Meta(description="secret of the app main's HS256 tokens; default derived"),
     ] = None
     anon_key: Annotated[str | None, Meta(description="the app main's anon key")] = None
     service_role_key: Annotated[str | None, Meta(description="the app main's service key")] = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from butterbase.api.apps import FIRST_APP
-from butterbase.cli import api, db, demo, migrate, stream, up
+from butterbase.cli import api, db, migrate, stream, up
 from butterbase.cli.runtime import die_with_supervisor, open_cluster, set_up_logging
 from butterbase.cli.settings import FILE, PREFIX, Settings, add_flags, load_settings
 from butterbase.sql.errors import ButterbaseError
@@ -53,10 +53,6 @@ def _migrate(settings: Settings, _arguments: Namespace) -> None:
     asyncio.run(migrate.migrate(settings))
 
 
-def _demo(settings: Settings, arguments: Namespace) -> None:
-    demo.demo(settings, url=arguments.url)
-
-
 def _db_url(settings: Settings, arguments: Namespace) -> None:
     print(asyncio.run(db.database_url(open_cluster(settings), arguments.app)))
 
@@ -74,7 +70,6 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     "api": ("run the api process alone", _api),
     "stream": ("run the stream process alone: the log's reader, realtime, projections", _stream),
     "migrate": ("bring the control database and the app main up to date", _migrate),
-    "demo": ("run the main job end to end and time each step", _demo),
 }
 DB_COMMANDS: dict[str, tuple[str, Command]] = {
     "url": ("print the DSN of the app's owner role", _db_url),
@@ -87,8 +82,7 @@ def parser() -> argparse.ArgumentParser:
         prog="butterbase", description="A self-hosted backend for AI applications, on Postgres."
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    made = _add(commands, COMMANDS)
-    made["demo"].add_argument("--url", help="a running instance; default a temporary one")
+    _add(commands, COMMANDS)
     database = commands.add_parser("db", help="an app's database", description="An app's database.")
     made = _add(database.add_subparsers(required=True, metavar="ACTION"), DB_COMMANDS)
     for command in made.values():

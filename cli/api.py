@@ -4,7 +4,7 @@ from typing import Any
 
 from butterbase.api.app import create_app
 from butterbase.api.server import ApiServer
-from butterbase.cli.runtime import handover_path, open_cluster
+from butterbase.cli.runtime import handover_path, models_dir, open_cluster
 from butterbase.cli.settings import Settings
 
 
@@ -13,6 +13,12 @@ def serve(settings: Settings) -> None:
     cluster = open_cluster(settings)
 
     def build_app() -> Any:
-        return create_app(cluster, settings.api, settings.ai, settings.embedder)
+        return create_app(
+            cluster,
+            settings.api,
+            settings.ai,
+            settings.embedder,
+            models_dir=models_dir(settings),
+        )
 
     ApiServer(settings.api, build_app, handover_path=handover_path(settings)).run()

@@ -45,6 +45,11 @@ def handover_path(settings: Settings) -> Path:
     return settings.database.directory / "realtime.sock"
 
 
+def models_dir(settings: Settings) -> Path:
+    """What local models keep between starts."""
+    return settings.database.directory / "models"
+
+
 def set_up_logging() -> None:
     logging.basicConfig(
         stream=sys.stderr,

@@ -5,14 +5,13 @@ A setting has one name everywhere: the field `jwt_secret` is `--jwt-secret`,
 """
 
 import argparse
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
 from butterbase.ai.embedders.settings import EmbedderSettings
@@ -28,11 +27,20 @@ PREFIX = "BUTTERBASE_"
 CUSTOMARY = {"database_url": "DATABASE_URL", "ai_api_key": "OPENAI_API_KEY"}
 
 
+class StreamSettings(Struct, frozen=True):
+    stream_host: Annotated[str, Meta(description="address of the stream's own port")] = "127.0.0.1"
+    stream_port: Annotated[
+        int | None,
+        Meta(description="port for websockets past the api, for a proxy; default none"),
+    ] = None
+
+
 class Settings(Struct, frozen=True):
     database: DatabaseSettings
     api: ApiSettings
     ai: AiSettings
     embedder: EmbedderSettings
+    stream: StreamSettings
 
 
 Values: TypeAlias = Mapping[str, Any]
@@ -125,7 +133,3 @@ def _help(field: FieldInfo) -> str:
 def _description(info: Any) -> str:
     schema = getattr(info, "extra_json_schema", None) or {}
     return str(schema.get("description", ""))
-
-
-def environment() -> dict[str, str]:
-    return dict(os.environ)

@@ -15,12 +15,13 @@ from typing import Any
 
 import httpx
 
-from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.api.apps import keys_of
 from butterbase.cli.banner import banner
 from butterbase.cli.runtime import SUPERVISED, load_master_key, superuser_password
 from butterbase.cli.settings import Settings, to_environment
+from butterbase.cli.setup import set_up
 from butterbase.cli.supervisor import Child
-from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.sql.apps import App
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.embedded import EmbeddedPostgres
 from butterbase.sql.errors import SettingError
@@ -70,8 +71,7 @@ async def _run(cluster: Cluster, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    await set_up_cluster(cluster)
-    app = await create_app(cluster, FIRST_APP)
+    app = await set_up(cluster)
     async with _children(cluster, settings) as children:
         announced = asyncio.create_task(_announce(cluster, settings, app))
         ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]

@@ -6,8 +6,9 @@ nothing else.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import LiteralString
 from uuid import UUID
 
@@ -80,8 +81,9 @@ class _Chunk(Struct, frozen=True):
 class VectorWorker:
     """One app's worker; `wake` it after chunks were written."""
 
-    def __init__(self, embedder: Embedder, dsn: str) -> None:
-        self._embedder = embedder
+    def __init__(self, open_embedder: Callable[[], Awaitable[Embedder]], dsn: str) -> None:
+        """`open_embedder` is called when there is something to embed, and may be called again."""
+        self._open_embedder = open_embedder
         self._dsn = dsn
         self._awake = asyncio.Event()
 
@@ -90,28 +92,39 @@ class VectorWorker:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        delay_s = RETRY_S
         while True:
             try:
                 async with await AsyncConnection.connect(self._dsn, autocommit=True) as conn:
                     await register_vector_async(conn)
-                    await self._fill_all(conn, _OF_OTHER_MODELS)
+                    delay_s = RETRY_S
                     await self._work(conn)
-            except psycopg.Error as error:
-                logger.warning("embedding: %s; trying again", error)
-            await asyncio.sleep(RETRY_S)
+            except (psycopg.Error, EmbedderError) as error:
+                hint = getattr(error, "hint", None)
+                logger.warning("embedding waits: %s%s", error, f" ({hint})" if hint else "")
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, IDLE_S)
 
     async def _work(self, conn: AsyncConnection) -> None:
+        while not await _has_chunks(conn):
+            await self._idle()
+        embedder = await self._open_embedder()
+        await self._fill_all(conn, embedder, _OF_OTHER_MODELS)
         while True:
-            self._awake.clear()
-            await self._fill_all(conn, _PENDING)
-            try:
-                async with asyncio.timeout(IDLE_S):
-                    await self._awake.wait()
-            except TimeoutError:
-                continue
+            await self._fill_all(conn, embedder, _PENDING)
+            await self._idle()
 
-    async def _fill_all(self, conn: AsyncConnection, which: LiteralString) -> None:
-        values = {"model": self._embedder.model.name, "limit": BATCH_COUNT}
+    async def _idle(self) -> None:
+        """Wait until woken, or until a delayed chunk may be due. A wake in between counts."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await self._awake.wait()
+        self._awake.clear()
+
+    async def _fill_all(
+        self, conn: AsyncConnection, embedder: Embedder, which: LiteralString
+    ) -> None:
+        values = {"model": embedder.model.name, "limit": BATCH_COUNT}
         while True:
             async with conn.cursor(row_factory=class_row(_Chunk)) as cursor:
                 await cursor.execute(which, values)
@@ -119,11 +132,14 @@ class VectorWorker:
             if not found:
                 return
             # What failed in company is tried alone: one text may be at fault.
-            await self._fill(conn, found[:1] if found[0].attempts else _untried(found))
+            batch = found[:1] if found[0].attempts else _untried(found)
+            await self._fill(conn, embedder, batch)
 
-    async def _fill(self, conn: AsyncConnection, batch: Sequence[_Chunk]) -> None:
+    async def _fill(
+        self, conn: AsyncConnection, embedder: Embedder, batch: Sequence[_Chunk]
+    ) -> None:
         try:
-            vectors = await self._embedder.embed([chunk.text for chunk in batch])
+            vectors = await embedder.embed([chunk.text for chunk in batch])
         except EmbedderError as error:
             logger.warning("embedding of %d chunks failed: %s", len(batch), error)
             async with conn.cursor() as cursor:
@@ -131,7 +147,7 @@ class VectorWorker:
                     _DELAY, [{**chunk.key, "error": str(error)} for chunk in batch]
                 )
             return
-        model = self._embedder.model.name
+        model = embedder.model.name
         async with conn.transaction(), conn.cursor() as cursor:
             await cursor.executemany(
                 _FILL,
@@ -140,6 +156,11 @@ class VectorWorker:
                     for chunk, vector in zip(batch, vectors, strict=True)
                 ],
             )
+
+
+async def _has_chunks(conn: AsyncConnection) -> bool:
+    cursor = await conn.execute("select exists (select from ai.chunks)")
+    return await cursor.fetchone() == (True,)
 
 
 def _untried(chunks: Sequence[_Chunk]) -> list[_Chunk]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.cli.setup import set_up
+from butterbase.sql.apps import App
 from butterbase.sql.cluster import Cluster, app_owner
 from butterbase.sql.secrets import MasterKey
 from tests.postgres import Database, Databases
@@ -36,12 +37,8 @@ class Installation:
 
 def install(postgres: Databases, control: Database, main: Database) -> Installation:
     cluster = Cluster(postgres.dsn, MASTER_KEY, control_database=control.name)
-
-    async def set_up() -> App:
-        await set_up_cluster(cluster)
-        return await create_app(cluster, "main", database=main.name)
-
-    return Installation(cluster, control, main, asyncio.run(set_up()))
+    app = asyncio.run(set_up(cluster, database=main.name))
+    return Installation(cluster, control, main, app)
 
 
 @contextmanager

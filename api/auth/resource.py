@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import falcon
 import msgspec
-from falcon.asgi import Request, Response
+from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
 from butterbase.api.apps import AppRuntime
@@ -31,6 +31,7 @@ from butterbase.api.auth.errors import (
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.tokens import TokenSubject
 from butterbase.api.body import read_body
+from butterbase.api.settings import ApiSettings
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import AUTHENTICATED, Claims
 from butterbase.sql.pipeline import Statement
@@ -77,6 +78,16 @@ _Body = TypeVar("_Body")
 _CREDENTIALS = msgspec.json.Decoder(Credentials)
 _REFRESH = msgspec.json.Decoder(RefreshToken)
 _USER = msgspec.json.Decoder(User)
+
+
+def add_routes(
+    app: "App[Any, Any]", prefix: str, settings: ApiSettings, passwords: Passwords
+) -> None:
+    expiry_s = settings.jwt_expiry_s
+    app.add_route(f"{prefix}/auth/v1/signup", SignupResource(passwords, expiry_s=expiry_s))
+    app.add_route(f"{prefix}/auth/v1/token", TokenResource(passwords, expiry_s=expiry_s))
+    app.add_route(f"{prefix}/auth/v1/user", UserResource())
+    app.add_route(f"{prefix}/auth/v1/logout", LogoutResource())
 
 
 class SignupResource:

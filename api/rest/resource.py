@@ -1,13 +1,16 @@
 """`/rest/v1/{table}`: one statement, one round trip, rows passed on as the JSON Postgres made."""
 
+from typing import Any
+
 import msgspec
 from falcon import MEDIA_JSON
-from falcon.asgi import Request, Response
+from falcon.asgi import App, Request, Response
 
 from butterbase.api.apps import AppRuntime
 from butterbase.api.body import read_body
 from butterbase.api.errors import InvalidBodyError
 from butterbase.api.rest.parser import RestRequest, parse_request, wants_representation
+from butterbase.api.settings import ApiSettings
 from butterbase.sql import render
 from butterbase.sql.claims import Claims
 from butterbase.sql.pipeline import Result, Statement
@@ -16,6 +19,11 @@ SCHEMA = "public"
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+def add_routes(app: "App[Any, Any]", prefix: str, settings: ApiSettings) -> None:
+    table = TableResource(body_bytes_max=settings.body_bytes_max)
+    app.add_route(f"{prefix}/rest/v1/{{table}}", table)
 
 
 class TableResource:

@@ -1,15 +1,23 @@
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 
+from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.ai.settings import AiSettings
 from butterbase.api.app import create_app
 from butterbase.api.apps import keys_of
 from butterbase.api.auth.keys import AppKeys
 from butterbase.api.settings import ApiSettings
 from tests.installation import Installation
 from tests.serving import client_of
+
+# Outlives a run: building the local model's graph takes seconds.
+MODELS_DIR = Path(tempfile.gettempdir(), f"butterbase-models-{os.getuid()}")
 
 
 @dataclass(frozen=True)
@@ -41,5 +49,8 @@ class Api:
 async def api(installation: Installation) -> AsyncIterator[Api]:
     settings = ApiSettings()
     keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
-    async with client_of(create_app(installation.cluster, settings)) as client:
+    app = create_app(
+        installation.cluster, settings, AiSettings(), EmbedderSettings(), models_dir=MODELS_DIR
+    )
+    async with client_of(app) as client:
         yield Api(client, keys, installation)

@@ -115,8 +115,3 @@ grant select, insert, update, delete on ai.document_index, ai.chunks to butterba
 create policy stream_reads on ai.documents for select to butterbase_stream using (true);
 create policy stream_writes on ai.document_index to butterbase_stream using (true);
 create policy stream_writes on ai.chunks to butterbase_stream using (true);
-
--- What the stream process reads of this database's log: every table of the developer's, and the
--- documents.
-create publication butterbase for tables in schema public, table ai.documents
-  with (publish_via_partition_root = true);

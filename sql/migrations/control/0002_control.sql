@@ -81,6 +81,3 @@ grant select, insert, update, delete on butterbase.usage to butterbase_stream;
 grant select, insert, update on butterbase.ai_config to butterbase_service;
 grant select, insert, update on butterbase.checkpoints to butterbase_stream;
 grant select on butterbase.checkpoints to butterbase_service;
-
--- What the stream process reads of this database's log.
-create publication butterbase for table butterbase.apps, butterbase.events;

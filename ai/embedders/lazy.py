@@ -1,0 +1,43 @@
+"""The embedder of the settings, opened when it is first needed."""
+
+import asyncio
+from pathlib import Path
+
+from butterbase.ai.embedders.local import LocalEmbedder
+from butterbase.ai.embedders.openai import OpenAIEmbedder
+from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.projections.embedder import Embedder
+
+
+class LazyEmbedder:
+    """A process that embeds nothing loads no model. An opening that failed is tried again."""
+
+    def __init__(self, settings: EmbedderSettings, cache_dir: Path) -> None:
+        self._settings = settings
+        self._cache_dir = cache_dir
+        self._opening = asyncio.Lock()
+        self._embedder: Embedder | None = None
+
+    async def get(self) -> Embedder:
+        """Raises EmbedderError, whose hint says what is missing."""
+        async with self._opening:
+            if self._embedder is None:
+                self._embedder = await self._open()
+            return self._embedder
+
+    async def close(self) -> None:
+        if self._embedder is not None:
+            await self._embedder.close()
+
+    async def _open(self) -> Embedder:
+        settings = self._settings
+        if settings.embedder_url is None:
+            return await asyncio.to_thread(
+                LocalEmbedder.load, self._cache_dir, threads=settings.embedder_threads
+            )
+        return OpenAIEmbedder(
+            base_url=settings.embedder_url,
+            model=settings.embedder_model,
+            dimensions=settings.embedder_dimensions,
+            api_key=settings.embedder_api_key,
+        )

@@ -1,0 +1,71 @@
+// Calls of this origin's API, and its errors in words.
+
+const TIMEOUT_MS = 30_000;
+
+/** An answer that is not 2xx, or none at all; `message` is for people. */
+export class CallError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** One request. Answers of any status are returned; raises CallError when there is none. */
+export async function send(method, path, { headers = {}, body, signal } = {}) {
+  const url = new URL(path, location.origin);
+  if (url.origin !== location.origin) {
+    throw new CallError("Only paths of this server can be called: begin with one /.");
+  }
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const started = performance.now();
+  try {
+    const response = await fetch(url, {
+      method,
+      headers,
+      body,
+      credentials: "omit",
+      redirect: "error",
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+    const text = await response.text();
+    return { status: response.status, ok: response.ok, text, ms: performance.now() - started };
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new CallError(
+      timeout.aborted
+        ? `The server did not answer within ${TIMEOUT_MS / 1000} s.`
+        : `The server could not be reached, or its answer could not be read (${error.message}).`,
+    );
+  }
+}
+
+/** The JSON of a call with the key. Raises CallError for any other status than 2xx. */
+export async function callJson(method, path, { key, value, signal } = {}) {
+  const headers = key ? { apikey: key } : {};
+  if (value !== undefined) headers["Content-Type"] = "application/json";
+  const body = value === undefined ? undefined : JSON.stringify(value);
+  const answer = await send(method, path, { headers, body, signal });
+  const parsed = parseJson(answer.text);
+  if (!answer.ok) throw new CallError(explain(answer.status, parsed), answer.status);
+  if (parsed === undefined) throw new CallError(`${path} did not answer with JSON.`, answer.status);
+  return parsed;
+}
+
+/** undefined when it is not JSON. */
+export function parseJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Our problem, or OpenAI's error object, in a line. */
+export function explain(status, body) {
+  const problem = body?.error ?? body;
+  const message = typeof problem?.message === "string" ? problem.message : "the server said no more";
+  const place = typeof problem?.param === "string" ? `${problem.param}: ` : "";
+  const code = typeof problem?.code === "string" ? ` [${problem.code}]` : "";
+  const hint = typeof problem?.hint === "string" ? ` Hint: ${problem.hint}.` : "";
+  return `${status}: ${place}${message}${code}.${hint}`;
+}

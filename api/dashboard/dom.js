@@ -1,0 +1,83 @@
+// The page's elements. Text gets into the page through here alone, and only as text.
+
+const COUNT = new Intl.NumberFormat("en");
+const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+export function setText(id, text) {
+  const element = byId(id);
+  // The same text again would be read out again, and would undo a selection.
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Rows of cells; a cell is text, or { text, number, share, state }. */
+export function setRows(id, rows, { empty }) {
+  const body = byId(id);
+  const key = JSON.stringify(rows);
+  if (body.dataset.shown === key) return;
+  body.dataset.shown = key;
+  body.replaceChildren(...(rows.length > 0 ? rows.map(row) : [emptyRow(body, empty)]));
+}
+
+/** Pairs of a name and a number. */
+export function setTotals(id, totals) {
+  byId(id).replaceChildren(
+    ...Object.entries(totals).map(([name, value]) => {
+      const pair = element("div");
+      pair.append(element("dt", name), element("dd", count(value)));
+      return pair;
+    }),
+  );
+}
+
+export function count(value) {
+  return COUNT.format(value);
+}
+
+export function bytes(value) {
+  let unit = 0;
+  while (value >= 1024 && unit < BYTE_UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${BYTE_UNITS[unit]}`;
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function row(cells) {
+  const made = element("tr");
+  made.append(...cells.map(cell));
+  return made;
+}
+
+function cell(content) {
+  const { text, number, share, state } =
+    typeof content === "object" ? content : { text: content };
+  const made = element("td", text);
+  if (number) made.className = "number";
+  if (state) made.dataset.state = state;
+  if (share !== undefined) {
+    const bar = element("div");
+    bar.className = "bar";
+    bar.style.width = `${(100 * share).toFixed(1)}%`;
+    made.append(bar);
+  }
+  return made;
+}
+
+function emptyRow(body, text) {
+  const made = element("tr");
+  const only = element("td", text);
+  only.colSpan = body.parentElement.tHead.rows[0].cells.length;
+  only.className = "hint";
+  made.append(only);
+  return made;
+}
