@@ -25,6 +25,7 @@ from butterbase.api.auth import resource as auth
 from butterbase.api.auth.errors import AuthError
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.problems import on_auth_error
+from butterbase.api.dashboard import resource as dashboard
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.middleware import CallerMiddleware
 from butterbase.api.rest import resource as rest
@@ -96,6 +97,7 @@ def create_app(
         auth.add_routes(app, prefix, settings, passwords)
     ai.add_routes(app, gateway, configs, control, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
+    dashboard.add_routes(app)
     return app
 
 

@@ -44,6 +44,7 @@ class ApiServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.cfg.set("graceful_timeout", GRACEFUL_STOP_S)
         self.cfg.set("loglevel", "warning")
         self.cfg.set("proc_name", "butterbase api")
+        self.cfg.set("control_socket_disable", True)  # it would lie in the user's home
 
     def load(self) -> Any:
         return self._build_app()

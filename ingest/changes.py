@@ -20,7 +20,7 @@ class Toast(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-Value: TypeAlias = str | None | Toast
+Value: TypeAlias = str | Toast | None
 """A column in Postgres's text format; None is SQL NULL."""
 
 Row: TypeAlias = tuple[Value, ...]

@@ -40,4 +40,5 @@ class LazyEmbedder:
             model=settings.embedder_model,
             dimensions=settings.embedder_dimensions,
             api_key=settings.embedder_api_key,
+            shorten=settings.embedder_shorten,
         )

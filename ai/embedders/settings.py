@@ -17,6 +17,9 @@ class EmbedderSettings(Struct, frozen=True):
     embedder_dimensions: Annotated[
         int, Meta(description="dimensions of that model's vectors", ge=1, le=16000)
     ] = 1536
+    embedder_shorten: Annotated[
+        bool, Meta(description="ask the endpoint for vectors of those dimensions")
+    ] = False
     embedder_threads: Annotated[
         int, Meta(description="threads of the local model", ge=1, le=64)
     ] = 1

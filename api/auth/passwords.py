@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -19,8 +20,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(CONCURRENCY_MAX, thread_name_prefix="argon2")
-        # An unknown user costs the same time as a known one with a wrong password.
-        self._nobody = _HASHER.hash("nobody's password")
+        _nobody()
 
     async def hash(self, password: str) -> str:
         return await asyncio.get_running_loop().run_in_executor(
@@ -30,7 +30,7 @@ class Passwords:
     async def verify(self, hashed: str | None, password: str) -> bool:
         """Whether it is the password of the hash; None, nobody's hash, never is."""
         matches = await asyncio.get_running_loop().run_in_executor(
-            self._threads, _matches, hashed or self._nobody, password
+            self._threads, _matches, hashed or _nobody(), password
         )
         return matches and hashed is not None
 
@@ -41,6 +41,12 @@ class Passwords:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@cache
+def _nobody() -> str:
+    """So that an unknown user costs the same time as a known one with a wrong password."""
+    return _HASHER.hash("nobody's password")
 
 
 def _matches(hashed: str, password: str) -> bool:

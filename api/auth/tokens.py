@@ -115,7 +115,7 @@ class Tokens:
 
 def _claims(payload: dict[str, Any]) -> Claims:
     role = payload.get("role", ANON)
-    if role not in REQUEST_ROLES:
+    if not isinstance(role, str) or role not in REQUEST_ROLES:
         raise InvalidTokenError("the token's role is none of anon, authenticated, service_role")
     expires_at, subject = payload.get("exp"), payload.get("sub")
     if expires_at is not None and not isinstance(expires_at, int | float):

@@ -60,12 +60,16 @@ export function parseJson(text) {
   }
 }
 
-/** Our problem, or OpenAI's error object, in a line. */
+/** Our problem, or OpenAI's error object, in words. */
 export function explain(status, body) {
   const problem = body?.error ?? body;
-  const message = typeof problem?.message === "string" ? problem.message : "the server said no more";
-  const place = typeof problem?.param === "string" ? `${problem.param}: ` : "";
-  const code = typeof problem?.code === "string" ? ` [${problem.code}]` : "";
-  const hint = typeof problem?.hint === "string" ? ` Hint: ${problem.hint}.` : "";
-  return `${status}: ${place}${message}${code}.${hint}`;
+  const { message, param, hint, code } = typeof problem === "object" && problem ? problem : {};
+  const said = [param && `${param}:`, sentence(message || "the server said no more")];
+  if (hint) said.push(sentence(`Hint: ${hint}`));
+  if (code) said.push(`(${code})`);
+  return `${status}: ${said.filter(Boolean).join(" ")}`;
+}
+
+function sentence(text) {
+  return `${text}`.replace(/\.?$/, ".");
 }

@@ -5,13 +5,21 @@ import { byId, setText } from "./dom.js";
 
 let saved; // as the server has it
 let dirty = false; // while the operator edits, what the server says does not go over it
+let saveCount = 0;
 
-export function fillConfig(config) {
-  if (dirty) return;
-  const text = JSON.stringify(config);
-  if (text === JSON.stringify(saved)) return;
-  saved = config;
-  showSaved();
+/** Read it again. */
+export async function showConfig(key, signal) {
+  const before = saveCount;
+  try {
+    const config = await callJson("GET", "/v1/main/ai/config", { key, signal });
+    setText("config-read-error", "");
+    // An answer from before a save would undo it on the page.
+    if (dirty || before !== saveCount || JSON.stringify(config) === JSON.stringify(saved)) return;
+    saved = config;
+    showSaved();
+  } catch (error) {
+    if (!signal.aborted) setText("config-read-error", error.message);
+  }
 }
 
 export function startConfig(getKey) {
@@ -38,6 +46,7 @@ async function save(key) {
   try {
     saved = await callJson("PUT", "/v1/main/ai/config", { key, value: changes() });
     discard("Saved.");
+    saveCount += 1;
   } catch (error) {
     setText("config-state", "Not saved.");
     setText("config-error", error.message);

@@ -1,7 +1,7 @@
 // The page: what it shows, again every two seconds while somebody can see it.
 
 import { CallError, callJson, parseJson, send } from "./client.js";
-import { fillConfig, startConfig } from "./config.js";
+import { showConfig, startConfig } from "./config.js";
 import { byId, bytes, count, setRows, setText, setTotals } from "./dom.js";
 import { startPlayground } from "./playground.js";
 
@@ -24,6 +24,7 @@ async function showReadiness() {
     setRows("slots", readiness.slots.map(slotRow), { empty: "No database is known." });
   } catch (error) {
     setHealth("unreachable", "bad");
+    setRows("slots", [], { empty: "Not known." });
     setText("ready-error", error.message);
   }
 }
@@ -81,19 +82,10 @@ function usageRows(report, nameless) {
   ]);
 }
 
-async function showConfig(signal) {
-  try {
-    fillConfig(await callJson("GET", "/v1/main/ai/config", { key, signal }));
-    setText("config-error", "");
-  } catch (error) {
-    if (!signal.aborted) setText("config-error", error.message);
-  }
-}
-
 async function refresh() {
   const { signal } = leaving;
   const shown = [showReadiness()];
-  if (key) shown.push(showUsage(signal), showConfig(signal));
+  if (key) shown.push(showUsage(signal), showConfig(key, signal));
   await Promise.all(shown);
 }
 

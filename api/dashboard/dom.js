@@ -8,23 +8,23 @@ export function byId(id) {
 }
 
 export function setText(id, text) {
-  const element = byId(id);
+  const target = byId(id);
   // The same text again would be read out again, and would undo a selection.
-  if (element.textContent !== text) element.textContent = text;
+  if (target.textContent !== text) target.textContent = text;
 }
 
 /** Rows of cells; a cell is text, or { text, number, share, state }. */
 export function setRows(id, rows, { empty }) {
   const body = byId(id);
-  const key = JSON.stringify(rows);
-  if (body.dataset.shown === key) return;
-  body.dataset.shown = key;
+  if (isShown(body, [rows, empty])) return;
   body.replaceChildren(...(rows.length > 0 ? rows.map(row) : [emptyRow(body, empty)]));
 }
 
 /** Pairs of a name and a number. */
 export function setTotals(id, totals) {
-  byId(id).replaceChildren(
+  const list = byId(id);
+  if (isShown(list, totals)) return;
+  list.replaceChildren(
     ...Object.entries(totals).map(([name, value]) => {
       const pair = element("div");
       pair.append(element("dt", name), element("dd", count(value)));
@@ -44,6 +44,13 @@ export function bytes(value) {
     unit += 1;
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${BYTE_UNITS[unit]}`;
+}
+
+function isShown(target, content) {
+  const text = JSON.stringify(content);
+  if (target.dataset.shown === text) return true;
+  target.dataset.shown = text;
+  return false;
 }
 
 function element(name, text) {

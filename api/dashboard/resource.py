@@ -131,4 +131,5 @@ def add_routes(app: App[Any, Any]) -> None:
     dashboard = DashboardResource(load_files(Path(__file__).parent))
     app.add_route("/", RootResource())
     app.add_route("/dashboard", dashboard)
+    app.add_route("/dashboard/", dashboard)
     app.add_route("/dashboard/{name}", dashboard)

@@ -1,0 +1,228 @@
+"""Reads the log and hands each commit, in order, to every reader; then acknowledges.
+
+    stream → frames → decoder → assembler → readers
+                                   └─ progress → standby status
+
+What is acknowledged when is decided in progress.py.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from butterbase.ingest.assembler import Assembler
+from butterbase.ingest.changes import Commit
+from butterbase.ingest.errors import (
+    MalformedMessageError,
+    ReplicationError,
+    UnsupportedTransactionError,
+)
+from butterbase.ingest.frames import Frame, XLogData
+from butterbase.ingest.lsn import LSN, ZERO, format_lsn
+from butterbase.ingest.pgoutput.decoder import decode
+from butterbase.ingest.progress import Progress
+from butterbase.ingest.settings import ConsumerSettings
+from butterbase.ingest.stream import ReplicationStream
+from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """What commits are delivered to.
+
+    In one life of the process each commit is delivered once. After a restart those come again that
+    were not acknowledged: a reader skips what its own checkpoint covers.
+    """
+
+    async def deliver(self, commit: Commit) -> None:
+        """Take the commit. While this waits nothing more is read from the log, for any reader.
+
+        What it raises stops the consumer.
+        """
+        ...
+
+    def position(self) -> LSN | None:
+        """The LSN up to which all commits are durable for this reader, whether it wanted them or
+        not; None for one that keeps nothing and so holds nothing back.
+        """
+        ...
+
+
+class Lag(Struct, frozen=True):
+    behind_bytes: int
+    """Log that the server has sent or told of and that is not acknowledged. The server may have
+    written more that it has not decoded yet: pg_replication_slots knows."""
+    behind_s: float
+    """The age of the last commit received, 0 when everything is acknowledged."""
+
+
+class Consumer:
+    """One slot's consumer: `run` it, with `close` from elsewhere or cancellation as the end."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        slot: str,
+        publications: Sequence[str],
+        readers: Sequence[Reader],
+        settings: ConsumerSettings | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._slot = slot
+        self._publications = tuple(publications)
+        self._readers = tuple(readers)
+        self._settings = settings or ConsumerSettings()
+        self._progress = Progress()
+        self._stream: ReplicationStream | None = None
+        self._wal_end = ZERO
+        self._last_commit_at: datetime | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._connected_or_ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Consume until `close`, over as many connections as that takes.
+
+        Raises SlotError, MalformedMessageError, UnsupportedTransactionError, SettingError, and
+        what a reader raises.
+        """
+        assert self._runner is None, "a consumer runs once"
+        self._runner = asyncio.create_task(self._reconnect(), name=f"consumer {self._slot}")
+        try:
+            await self._runner
+        except asyncio.CancelledError:
+            # Cancelled by `close`, the runner ended as it should; otherwise it was run itself.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        finally:
+            self._connected_or_ended.set()
+
+    async def close(self) -> None:
+        """End `run`, after telling the server the last position."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+
+    @property
+    def is_connected(self) -> bool:
+        return self._stream is not None
+
+    async def wait_connected(self) -> None:
+        """Wait until commits flow: none that comes after is missed. Raises what ended `run`."""
+        while self._stream is None:
+            if self._runner is not None and self._runner.done():
+                if not self._runner.cancelled():
+                    self._runner.result()
+                raise ReplicationError("the consumer was closed")
+            await self._connected_or_ended.wait()
+
+    @property
+    def acknowledged(self) -> LSN:
+        """What the server need not send again, from the readers' present positions."""
+        return self._progress.acknowledge(reader.position() for reader in self._readers)
+
+    @property
+    def lag(self) -> Lag:
+        behind_bytes = max(0, self._wal_end - self.acknowledged)
+        if not behind_bytes or self._last_commit_at is None:
+            return Lag(behind_bytes, 0.0)
+        age = datetime.now(UTC) - self._last_commit_at
+        return Lag(behind_bytes, max(0.0, age.total_seconds()))
+
+    def position_moved(self) -> None:
+        """A reader's position moved outside of `deliver`: tell the server soon."""
+        if self._stream is not None:
+            self._stream.nudge()
+
+    async def _reconnect(self) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            began_s = loop.time()
+            error = await self._consume_connection()
+            if loop.time() - began_s > self._settings.backoff_s_max:
+                attempt = 0
+            delay_s = self._backoff_s(attempt)
+            attempt += 1
+            logger.warning("slot %s: %s; connecting again in %.1f s", self._slot, error, delay_s)
+            await asyncio.sleep(delay_s)
+
+    def _backoff_s(self, attempt: int) -> float:
+        # The exponent is bounded, or a long outage would overflow the float.
+        longest_s = min(
+            self._settings.backoff_s_max, self._settings.backoff_s_min * 2.0 ** min(attempt, 30)
+        )
+        # Jitter: the consumers of all apps lose a restarted server at the same moment.
+        return longest_s * random.uniform(0.5, 1.0)  # noqa: S311  spreads load, guards nothing
+
+    async def _consume_connection(self) -> ButterbaseError:
+        """Connect and deliver until the connection breaks; returns why it did."""
+        try:
+            stream = await ReplicationStream.connect(
+                self._dsn,
+                slot=self._slot,
+                publications=self._publications,
+                position=lambda: self.acknowledged,
+                settings=self._settings,
+            )
+        except (DatabaseUnavailableError, ReplicationError) as error:
+            return error
+        async with stream:
+            self._stream = stream
+            self._connected_or_ended.set()
+            try:
+                return await self._consume(stream)
+            finally:
+                self._stream = None
+                self._connected_or_ended.clear()
+
+    async def _consume(self, stream: ReplicationStream) -> ButterbaseError:
+        assembler = Assembler()
+        while True:
+            try:
+                frames = await stream.read()
+            # Only here: the same error out of a reader must not pass for a broken connection, after
+            # which the commit would count as delivered.
+            except (DatabaseUnavailableError, ReplicationError) as error:
+                return error
+            self._wal_end = max(self._wal_end, frames[-1].wal_end)
+            for frame in frames:
+                await self._take(frame, assembler)
+            stream.nudge()
+
+    async def _take(self, frame: Frame, assembler: Assembler) -> None:
+        if isinstance(frame, XLogData):
+            commit = self._assemble(frame, assembler)
+            if commit is not None:
+                await self._deliver(commit)
+        # Inside a transaction `wal_end` lies before its commit and would be safe as well; nothing
+        # is lost by not depending on it.
+        elif not assembler.in_transaction:
+            self._progress.advance(frame.wal_end)
+
+    def _assemble(self, frame: XLogData, assembler: Assembler) -> Commit | None:
+        try:
+            return assembler.feed(decode(frame.payload))
+        except (MalformedMessageError, UnsupportedTransactionError) as error:
+            logger.critical(
+                "slot %s: cannot read the log at %s: %s",
+                self._slot,
+                format_lsn(frame.wal_start),
+                error,
+            )
+            raise
+
+    async def _deliver(self, commit: Commit) -> None:
+        self._last_commit_at = commit.at
+        if not self._progress.is_repeated(commit.lsn):
+            self._progress.begin_delivery(commit.lsn)
+            for reader in self._readers:
+                await reader.deliver(commit)
+        self._progress.advance(commit.lsn)

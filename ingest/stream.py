@@ -1,0 +1,365 @@
+"""The replication socket: frames in, standby statuses out.
+
+psycopg has no replication API, but its binding to libpq has all that is needed:
+START_REPLICATION turns the connection into COPY BOTH mode, where each CopyData is a frame.
+https://www.postgresql.org/docs/current/protocol-replication.html
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+from psycopg import AsyncConnection, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from butterbase.ingest.errors import ReplicationError, SlotError
+from butterbase.ingest.frames import Frame, Keepalive, StandbyStatus, decode_frame, encode_status
+from butterbase.ingest.lsn import LSN, ZERO, format_lsn
+from butterbase.ingest.pgoutput.reader import POSTGRES_EPOCH
+from butterbase.ingest.settings import ConsumerSettings
+from butterbase.sql.errors import (
+    ButterbaseError,
+    DatabaseUnavailableError,
+    SettingError,
+    is_unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+SERVER_VERSION_MIN: Final = 15_00_00
+"""The first with TABLES IN SCHEMA and without empty transactions in the log."""
+
+UNDEFINED_OBJECT: Final = "42704"
+OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
+MICROSECOND: Final = timedelta(microseconds=1)
+
+# The texts of columns depend on these; ingest/values.py counts on them.
+TEXT_SETTINGS: Final = {
+    "datestyle": "ISO",
+    "timezone": "UTC",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+}
+
+
+class ReplicationStream:
+    """One connection that streams. `read` it all the time; statuses are sent by a task beside."""
+
+    def __init__(
+        self, conn: AsyncConnection, position: Callable[[], LSN], settings: ConsumerSettings
+    ) -> None:
+        self._conn = conn
+        self._pgconn = conn.pgconn
+        self._socket = conn.pgconn.socket
+        self._position = position
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: BaseException | None = None
+        self._is_streaming = False
+        self._nudged = asyncio.Event()
+        self._waiting_since_s = self._sent_at_s = self._loop.time()
+        self._reported = ZERO
+        self._stopping_since_s: float | None = None
+        self._feedback: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        slot: str,
+        publications: Sequence[str],
+        position: Callable[[], LSN],
+        settings: ConsumerSettings,
+    ) -> Self:
+        """Stream from `position()`, or from where the slot stands if that is later.
+
+        `position` is asked again at each status: what it returns is acknowledged.
+
+        Raises DatabaseUnavailableError, ReplicationError, SlotError, SettingError.
+        """
+        try:
+            conn = await AsyncConnection.connect(replication_dsn(dsn, settings))
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailableError(f"no replication connection: {error}") from error
+        stream = cls(conn, position, settings)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await stream._start(slot, publications)
+        except BaseException as error:
+            await stream.close()
+            if isinstance(error, TimeoutError | psycopg.OperationalError):
+                reason = str(error) or "timeout"
+                raise DatabaseUnavailableError(f"START_REPLICATION failed: {reason}") from error
+            raise
+        return stream
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def read(self) -> list[Frame]:
+        """The frames that have arrived, at least one; at most what libpq buffers (16 KiB or one
+        message, if that is larger). Gives way to other tasks each time.
+
+        Raises DatabaseUnavailableError, ReplicationError, MalformedMessageError.
+        """
+        try:
+            while True:
+                if frames := self._take_frames():
+                    return frames
+                if not self._is_streaming:
+                    raise await self._end()
+                await self._wait_for_input()
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailableError(f"the stream broke: {error}") from error
+
+    def nudge(self) -> None:
+        """The position may have moved: tell the server soon instead of at the next interval."""
+        self._nudged.set()
+
+    async def close(self) -> None:
+        """Tell the server the last position, if it still listens, and hang up."""
+        try:
+            if self._feedback is not None:
+                self._feedback.cancel()
+                await asyncio.wait([self._feedback])
+            if self._failure is None and self._is_streaming:
+                self._send_status()
+        except psycopg.OperationalError:
+            pass  # It will hear it at the next START_REPLICATION.
+        finally:
+            await self._conn.close()
+
+    # Setting up
+
+    async def _start(self, slot: str, publications: Sequence[str]) -> None:
+        server_version = self._pgconn.server_version
+        if server_version < SERVER_VERSION_MIN:
+            raise SettingError(f"Postgres {server_version // 10000} is too old: 15 is needed")
+        start = self._position()
+        self._pgconn.send_query(
+            f"START_REPLICATION SLOT {_quote_identifier(slot)} LOGICAL {format_lsn(start)}"
+            f" ({_plugin_options(server_version, publications)})".encode()
+        )
+        self._pgconn.flush()
+        result = await self._result()
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+            raise _refusal(slot, result)
+        self._is_streaming = True
+        self._reported = start
+        self._feedback = asyncio.create_task(self._report(), name=f"standby status {slot}")
+        logger.info("streaming from slot %s after %s", slot, format_lsn(start))
+
+    # Reading
+
+    def _take_frames(self) -> list[Frame]:
+        """What libpq has buffered. Answers the server's requests for a status on the way."""
+        frames: list[Frame] = []
+        while self._is_streaming:
+            size, data = self._pgconn.get_copy_data(1)
+            if size == 0:
+                break
+            if size < 0:
+                self._is_streaming = False
+                break
+            frame = decode_frame(bytes(data))
+            if isinstance(frame, Keepalive) and frame.reply_requested:
+                self._answer()
+            frames.append(frame)
+        return frames
+
+    async def _wait_for_input(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._waiting_since_s = self._loop.time()
+        self._waiter = self._loop.create_future()
+        self._loop.add_reader(self._socket, _wake, self._waiter)
+        try:
+            await self._waiter
+        finally:
+            self._loop.remove_reader(self._socket)
+            self._waiter = None
+        self._pgconn.consume_input()
+
+    async def _result(self) -> pq.abc.PGresult | None:
+        while self._pgconn.is_busy():
+            await self._wait_for_input()
+        return self._pgconn.get_result()
+
+    async def _end(self) -> ButterbaseError:
+        """Why the server ended the stream."""
+        result = await self._result()
+        if result is None or result.status == pq.ExecStatus.COMMAND_OK:
+            return DatabaseUnavailableError("the server ended the stream")
+        return _failure(result)
+
+    # Reporting
+
+    async def _report(self) -> None:
+        """Send statuses until cancelled, also while nobody reads: the server drops a silent peer,
+        and keeps log that is not acknowledged.
+        """
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(self._due_s()):
+                        await self._nudged.wait()
+                except TimeoutError:
+                    self._check_silence()
+                    self._check_shutdown()
+                    # The answer shows that the server lives, and how far its log has come.
+                    self._send_status(reply_requested=True)
+                    continue
+                self._nudged.clear()
+                if self._position() != self._reported:
+                    self._send_status()
+                    await asyncio.sleep(self._settings.status_gap_s)
+        except Exception as error:
+            # Whoever reads must hear of it: a stream without statuses would never end, nor advance.
+            self._fail(error)
+
+    def _answer(self) -> None:
+        """Answer a server that asks for a status.
+
+        It asks after half of its timeout without one. When it asks earlier it is shutting down, and
+        waits until everything is acknowledged: the next question follows on each answer, so only
+        the first is answered here, the others when the position moves.
+        """
+        now_s = self._loop.time()
+        # Less than a half: the server rounds to milliseconds.
+        if now_s - self._sent_at_s >= 0.45 * self._settings.sender_timeout_s:
+            self._send_status()
+        elif self._stopping_since_s is None:
+            self._stopping_since_s = now_s
+            self._send_status()
+            self.nudge()
+
+    def _due_s(self) -> float:
+        interval_due_s = self._sent_at_s + self._settings.status_interval_s
+        if self._stopping_since_s is None:
+            return interval_due_s
+        return min(interval_due_s, self._stopping_since_s + self._settings.shutdown_patience_s)
+
+    def _check_shutdown(self) -> None:
+        """Raises DatabaseUnavailableError when the server has waited for us long enough: what is
+        not durable by then comes again after its restart.
+        """
+        if (
+            self._stopping_since_s is not None
+            and self._loop.time() >= self._stopping_since_s + self._settings.shutdown_patience_s
+        ):
+            raise DatabaseUnavailableError("the server is shutting down")
+
+    def _check_silence(self) -> None:
+        """Raises DatabaseUnavailableError when we wait for a server that has gone silent."""
+        silence_s = self._loop.time() - self._waiting_since_s
+        if self._waiter is not None and silence_s > self._settings.sender_timeout_s:
+            raise DatabaseUnavailableError(f"the server has been silent for {silence_s:.0f} s")
+
+    def _send_status(self, *, reply_requested: bool = False) -> None:
+        position = self._position()
+        now_us = (datetime.now(UTC) - POSTGRES_EPOCH) // MICROSECOND
+        # What we hold in memory we do not call written. As long as it differs from what was sent,
+        # the server follows up with keepalives, from which the position advances past the traffic
+        # that is not published.
+        status = StandbyStatus(position, position, now_us, reply_requested)
+        self._pgconn.put_copy_data(encode_status(status))
+        # What a full socket does not take now goes with the next status.
+        self._pgconn.flush()
+        self._reported = position
+        self._sent_at_s = self._loop.time()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def replication_dsn(dsn: str, settings: ConsumerSettings) -> str:
+    """The DSN with what a replication connection of ours adds. Raises SettingError."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise SettingError("the DSN of the log cannot be read") from error
+    session = TEXT_SETTINGS | {"wal_sender_timeout": f"{settings.sender_timeout_s * 1000:.0f}"}
+    options = " ".join(f"-c {name}={value}" for name, value in session.items())
+    return make_conninfo(
+        dsn,
+        application_name=given.get("application_name") or "butterbase stream",
+        replication="database",
+        client_encoding="utf8",
+        connect_timeout=settings.connect_timeout_s,
+        # Ours last: they win.
+        options=f"{given.get('options') or ''} {options}".strip(),
+    )
+
+
+def _plugin_options(server_version: int, publications: Sequence[str]) -> str:
+    """https://www.postgresql.org/docs/current/protocol-logical-replication.html"""
+    options = {
+        "proto_version": "4" if server_version >= 16_00_00 else "3",
+        "publication_names": ",".join(_quote_identifier(name) for name in publications),
+        "messages": "true",
+        "streaming": "off",
+    }
+    return ", ".join(f"{name} {_quote_literal(value)}" for name, value in options.items())
+
+
+# The replication grammar has its own scanner: quotes are doubled, and that is all.
+# https://github.com/postgres/postgres/blob/master/src/backend/replication/repl_scanner.l
+
+
+def _quote_identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quote_literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _refusal(slot: str, result: pq.abc.PGresult | None) -> ButterbaseError:
+    """Why START_REPLICATION failed. A slot that is in use may be free at the next attempt."""
+    if result is None:
+        return ReplicationError(f"slot {slot}: START_REPLICATION was not answered")
+    sqlstate = _sqlstate(result)
+    message = f"slot {slot}: {_text(result)}"
+    if sqlstate in (UNDEFINED_OBJECT, OBJECT_NOT_IN_PREREQUISITE_STATE):
+        return SlotError(
+            message,
+            hint="Set the slot up again; if it was invalidated, drop it first and rebuild the"
+            " projections: the changes it had not read are gone.",
+        )
+    return _failure(result)
+
+
+def _failure(result: pq.abc.PGresult) -> ButterbaseError:
+    if is_unavailable(_sqlstate(result)):
+        return DatabaseUnavailableError(_text(result))
+    return ReplicationError(_text(result))
+
+
+def _sqlstate(result: pq.abc.PGresult) -> str:
+    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+
+
+def _text(result: pq.abc.PGresult) -> str:
+    return result.get_error_message() or f"unexpected status {result.status}"
