@@ -1,18 +1,22 @@
 """`butterbase api`: the web edge as a process of its own."""
 
+import os
 from typing import Any
 
 from butterbase.api.app import create_app
 from butterbase.api.server import ApiServer
-from butterbase.cli.runtime import handover_path, models_dir, open_cluster
+from butterbase.cli.runtime import die_with, handover_path, models_dir, open_cluster
 from butterbase.cli.settings import Settings
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM. Raises SettingError."""
     cluster = open_cluster(settings)
+    arbiter = os.getpid()
 
     def build_app() -> Any:
+        # A worker that outlives a killed arbiter would keep the port from the next one.
+        die_with(arbiter)
         return create_app(
             cluster,
             settings.api,

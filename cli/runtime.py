@@ -16,7 +16,7 @@ from butterbase.sql.errors import SettingError
 from butterbase.sql.secrets import MasterKey
 
 SUPERVISED = "BUTTERBASE_SUPERVISED"
-"""Set for the processes that `up` starts."""
+"""Set for the processes that `up` starts: its process id."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -60,11 +60,18 @@ def set_up_logging() -> None:
 
 
 def die_with_supervisor() -> None:
-    """Ask Linux to end this process when the one that started it is gone."""
-    if os.environ.get(SUPERVISED) and sys.platform == "linux":
+    """End when the process that started this one, if it was ours, is gone."""
+    if supervisor := os.environ.get(SUPERVISED):
+        die_with(int(supervisor))
+
+
+def die_with(parent: int) -> None:
+    """Ask Linux for SIGTERM when the parent process is gone."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
-            raise SystemExit("the supervisor is gone")
+        # It may have gone before we asked. In a container it may well be process 1.
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this one is gone")
 
 
 def _embedded_dsn(directory: Path, key: MasterKey) -> str:

@@ -21,7 +21,7 @@ from butterbase.api.apps import keys_of
 from butterbase.api.auth.tokens import Tokens
 from butterbase.cli.runtime import handover_path, models_dir, open_cluster
 from butterbase.cli.settings import Settings
-from butterbase.cli.setup import PUBLICATION
+from butterbase.cli.setup import PUBLICATION, slot_name
 from butterbase.ingest.changes import Commit, Insert
 from butterbase.ingest.consumer import Consumer, Reader
 from butterbase.ingest.lsn import LSN
@@ -178,8 +178,3 @@ class _NewApps:
 
     def position(self) -> LSN | None:
         return None  # apps are listed anew at each start
-
-
-def slot_name(database: str) -> str:
-    """Slots are the whole server's: each has its database in its name."""
-    return f"butterbase_{database}"

@@ -96,9 +96,9 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
     environment = dict(os.environ) | to_environment(settings)
     environment["BUTTERBASE_DATABASE_URL"] = cluster.admin_dsn()
     environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
-    environment[SUPERVISED] = "1"
+    environment[SUPERVISED] = str(os.getpid())
     children = [
-        Child(name, [sys.executable, "-m", "butterbase.cli", name], environment)
+        Child(name, [sys.executable, "-P", "-m", "butterbase.cli", name], environment)
         for name in ("stream", "api")
     ]
     try:

@@ -5,7 +5,7 @@ that is gone, is refused by name, and so is one that sorts before the last appli
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def read_migrations(folder: Traversable | Path) -> list[Migration]:
         raise MigrationError(f"a migration in {folder} is not UTF-8 text") from error
 
 
-def pending(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:
+def pending(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
     """What is still to apply, given name → checksum of what was. Raises MigrationError."""
     by_name = {m.name: m for m in migrations}
     for name, checksum in sorted(applied.items()):

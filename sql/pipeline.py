@@ -30,7 +30,13 @@ _BECOME = (
     b", set_config('transaction_read_only', $3, true)"
 )
 
-_UNKNOWN_STATEMENT = "26000"
+# What a statement that was prepared before DDL may fail with: its parameters keep the types that
+# columns had, and a pooler or DISCARD may have dropped it.
+_STALE_SQLSTATES = frozenset({"0A000", "22003", "22P02", "26000", "42804", "42883"})
+
+
+class _StaleError(DatabaseError):
+    """A statement prepared earlier failed as one that DDL has overtaken would."""
 
 
 class _Step(enum.Enum):
@@ -115,8 +121,11 @@ class Executor:
         """Run the statements in one transaction as the login role."""
         for statement in statements:
             _refuse_nul(statement)
-        connection = await self._acquire()
-        return await connection.send(statements)
+        try:
+            return await (await self._acquire()).send(statements)
+        except _StaleError:
+            # Nothing of it was kept, so it can be run again.
+            return await (await self._acquire()).send(statements, anew=True)
 
     async def close(self) -> None:
         for connection in list(self._open):
@@ -227,6 +236,7 @@ class _Connection:
         self._expected: deque[bytes | _Step] = deque()
         self._results: list[Result] = []
         self._error: DatabaseError | None = None
+        self._has_reused = False
         self._done: asyncio.Future[list[Result]] | None = None
         self._loop = asyncio.get_running_loop()
         self._descriptor = pgconn.socket
@@ -236,12 +246,21 @@ class _Connection:
     def is_closed(self) -> bool:
         return self._descriptor < 0
 
-    def send(self, statements: Sequence[Statement]) -> "asyncio.Future[list[Result]]":
-        """Send one transaction. A caller that is cancelled leaves it running to its end."""
+    def send(
+        self, statements: Sequence[Statement], *, anew: bool = False
+    ) -> "asyncio.Future[list[Result]]":
+        """Send one transaction, its statements prepared anew where that is asked for.
+
+        A caller that is cancelled leaves it running to its end.
+        """
         done = self._done = self._loop.create_future()
         self._results = []
         self._error = None
+        self._has_reused = False
         try:
+            if anew:
+                for text in {statement.text for statement in statements} & self._prepared.keys():
+                    self._forget(text)
             for statement in statements:
                 name = self._prepare(statement.text)
                 self._pgconn.send_query_prepared(name, statement.parameters)
@@ -267,16 +286,19 @@ class _Connection:
         name = self._prepared.get(text)
         if name is not None:
             self._prepared.move_to_end(text)
+            self._has_reused = True
             return name
         if len(self._prepared) >= self._prepared_count_max:
-            _, oldest = self._prepared.popitem(last=False)
-            self._pgconn.send_close_prepared(oldest)
-            self._expected.append(_CLOSE)
+            self._forget(next(iter(self._prepared)))
         self._prepared_ordinal += 1
         name = self._prepared[text] = b"s%d" % self._prepared_ordinal
         self._pgconn.send_prepare(name, text)
         self._expected.append(text)
         return name
+
+    def _forget(self, text: bytes) -> None:
+        self._pgconn.send_close_prepared(self._prepared.pop(text))
+        self._expected.append(_CLOSE)
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -331,13 +353,15 @@ class _Connection:
     def _finish(self) -> None:
         done, error = self._done, self._error
         self._done = None
-        if error is not None and error.sqlstate == _UNKNOWN_STATEMENT:
-            self._prepared.clear()  # something ran DISCARD or DEALLOCATE; prepare anew next time
         if done is not None and not done.done():
             if error is None:
                 done.set_result(self._results)
             elif is_unavailable(error.sqlstate):
                 done.set_exception(DatabaseUnavailableError(error.message))
+            elif self._has_reused and error.sqlstate in _STALE_SQLSTATES:
+                done.set_exception(
+                    _StaleError(error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+                )
             else:
                 done.set_exception(error)
         self._executor.release(self)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from butterbase.cli.setup import set_up
-from butterbase.sql.apps import App
+from butterbase.cli.setup import publish
+from butterbase.sql.apps import App, create_app, set_up_cluster
 from butterbase.sql.cluster import Cluster, app_owner
 from butterbase.sql.secrets import MasterKey
 from tests.postgres import Database, Databases
@@ -37,15 +37,22 @@ class Installation:
 
 def install(postgres: Databases, control: Database, main: Database) -> Installation:
     cluster = Cluster(postgres.dsn, MASTER_KEY, control_database=control.name)
-    app = asyncio.run(set_up(cluster, database=main.name))
-    return Installation(cluster, control, main, app)
+
+    async def set_up() -> App:
+        await set_up_cluster(cluster)
+        app = await create_app(cluster, "main", database=main.name)
+        await publish(cluster, app)
+        return app
+
+    # Without slots, which cost time: whoever reads the log makes its own.
+    return Installation(cluster, control, main, asyncio.run(set_up()))
 
 
 @contextmanager
 def installed(postgres: Databases, template: Installation | None = None) -> Iterator[Installation]:
     """A new installation, copied from a template where one is given, dropped at the end."""
-    control = postgres.create(template and template.control.name)
-    main = postgres.create(template and template.main.name)
+    control = postgres.create(template.control.name if template else None)
+    main = postgres.create(template.main.name if template else None)
     try:
         yield install(postgres, control, main)
     finally:

@@ -3,8 +3,6 @@
 import asyncio
 from pathlib import Path
 
-from butterbase.ai.embedders.local import LocalEmbedder
-from butterbase.ai.embedders.openai import OpenAIEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.projections.embedder import Embedder
 
@@ -31,10 +29,15 @@ class LazyEmbedder:
 
     async def _open(self) -> Embedder:
         settings = self._settings
+        # Imported here: both bring libraries that take long to load.
         if settings.embedder_url is None:
+            from butterbase.ai.embedders.local import LocalEmbedder
+
             return await asyncio.to_thread(
                 LocalEmbedder.load, self._cache_dir, threads=settings.embedder_threads
             )
+        from butterbase.ai.embedders.openai import OpenAIEmbedder
+
         return OpenAIEmbedder(
             base_url=settings.embedder_url,
             model=settings.embedder_model,

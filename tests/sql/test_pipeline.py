@@ -97,11 +97,21 @@ async def test_forgotten_statements_are_prepared_anew(database: Database) -> Non
     executor = Executor(database.dsn, connection_count_max=1)
     await executor.run(Statement(b"select 7"))
     await executor.run(Statement(b"deallocate all"))
-    with pytest.raises(DatabaseError):
-        await executor.run(Statement(b"select 7"))
     (result,) = await executor.run(Statement(b"select 7"))
     assert result.value() == b"7"
     await executor.close()
+
+
+async def test_a_column_that_changed_its_type_is_found(
+    executor: Executor, database: Database
+) -> None:
+    await executor.run(Statement(b"create table t (a int)"))
+    find = b"select count(*) from t where a = $1"
+    (before,) = await executor.run(Statement(find, (b"1",)))
+    async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as conn:
+        await conn.execute("alter table t alter a type text; insert into t values ('x')")
+    (after,) = await executor.run(Statement(find, (b"x",)))
+    assert (before.value(), after.value()) == (b"0", b"1")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_any_other_token_is_refused(token: str) -> None:
 def test_a_token_ends_with_its_expiry_also_when_it_was_verified_before() -> None:
     tokens = Tokens(KEYS)
     token = tokens.sign(SUBJECT, now_s=NOW_S, life_s=60)
-    assert tokens.verify(token, now_s=NOW_S + 60)
+    assert tokens.verify(token, now_s=NOW_S + 60).subject == SUBJECT.id
     for late_s in (60 + LEEWAY_S, 600):
         with pytest.raises(ExpiredTokenError):
             tokens.verify(token, now_s=NOW_S + late_s)

@@ -1,0 +1,168 @@
+"""What a role may read of a table: privileges, columns and policies, as the catalog has them.
+
+Read as the role itself, so that Postgres decides what applies to it, and kept until DDL is seen in
+the log. https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+"""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from butterbase.sql.claims import claims_for_role
+from butterbase.sql.pipeline import Executor, Statement
+
+
+class AccessColumn(Struct, frozen=True):
+    name: str
+    type: str
+    """pg_type.typname; `_int4` for an array."""
+    sql_type: str
+    """As SQL, without a modifier: a cast must neither cut nor round."""
+    is_readable: bool
+    is_primary: bool
+
+
+class Policy(Struct, frozen=True):
+    """A policy that applies when the role selects."""
+
+    is_permissive: bool
+    expression: str
+    """SQL with the table's columns unqualified, or qualified by the table's bare name."""
+    columns: tuple[str, ...]
+    """The table's columns it names. A reference to the whole row is not among them."""
+
+
+class Access(Struct, frozen=True, dict=True):
+    """One role's access to one table."""
+
+    fingerprint: str
+    """The oids of the table, its columns' types and its policies, as digits and commas.
+
+    Statements made from an Access carry it: an equal text prepared before one of these was dropped
+    and made anew would still mean the old one, which Postgres notices for tables, not for types.
+    """
+    schema: str
+    table: str
+    is_row_security_active: bool
+    """False also for a role that bypasses row-level security."""
+    columns: tuple[AccessColumn, ...]
+    policies: tuple[Policy, ...]
+
+    @cached_property
+    def readable(self) -> dict[str, AccessColumn]:
+        return {column.name: column for column in self.columns if column.is_readable}
+
+    @cached_property
+    def primary_key(self) -> frozenset[str]:
+        return frozenset(column.name for column in self.columns if column.is_primary)
+
+
+_DECODER: Final = msgspec.json.Decoder(Access)
+
+# Zero rows: there is no such table (any more).
+_ACCESS: Final = b"""
+select json_build_object(
+  'fingerprint', concat_ws(',', c.oid,
+    (select string_agg(a.atttypid::text, ',' order by a.attnum)
+     from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(p.oid::text, ',' order by p.oid)
+     from pg_policy p where p.polrelid = c.oid)),
+  'schema', n.nspname,
+  'table', c.relname,
+  'is_row_security_active', row_security_active(c.oid),
+  'columns', (
+    select coalesce(json_agg(json_build_object(
+      'name', a.attname,
+      'type', t.typname,
+      'sql_type', format_type(a.atttypid, -1),
+      'is_readable', has_schema_privilege(n.oid, 'usage')
+        and has_column_privilege(c.oid, a.attnum, 'select'),
+      'is_primary', coalesce(a.attnum = any (i.indkey), false)
+    ) order by a.attnum), '[]')
+    from pg_attribute a
+    join pg_type t on t.oid = a.atttypid
+    left join pg_index i on i.indrelid = c.oid and i.indisprimary
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+  'policies', (
+    select coalesce(json_agg(json_build_object(
+      'is_permissive', p.polpermissive,
+      'expression', pg_get_expr(p.polqual, p.polrelid),
+      'columns', (
+        select coalesce(json_agg(distinct a.attname), '[]')
+        from pg_depend d
+        join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+        where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+          and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+          and d.refobjsubid <> 0)
+    ) order by p.oid), '[]')
+    from pg_policy p
+    where p.polrelid = c.oid and p.polcmd in ('r', '*') and p.polqual is not null
+      and exists (
+        select from unnest(p.polroles) r (oid) where r.oid = 0 or pg_has_role(r.oid, 'usage')))
+)::text
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where c.oid = $1::oid
+"""
+
+# Zero rows: there is no such table.
+_FIND: Final = b"""
+select c.oid::text
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
+"""
+
+
+class Catalog:
+    """Accesses, kept by table and role. What they raise is DatabaseUnavailableError."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        age_s_max: float,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._executor = executor
+        self._age_s_max = age_s_max
+        self._now_s = now_s
+        self._kept: dict[tuple[int, str], tuple[float, Access | None]] = {}
+        self._generation = 0
+
+    async def access(self, relation_oid: int, role: str) -> Access | None:
+        """None when the table is gone."""
+        kept = self._kept.get((relation_oid, role))
+        if kept is not None and self._now_s() - kept[0] < self._age_s_max:
+            return kept[1]
+        return await self.read(relation_oid, role)
+
+    async def read(self, relation_oid: int, role: str) -> Access | None:
+        """As `access`, but past what is kept."""
+        generation, read_at_s = self._generation, self._now_s()
+        (result,) = await self._executor.run_as(
+            claims_for_role(role),
+            Statement(_ACCESS, (str(relation_oid).encode(),)),
+            read_only=True,
+        )
+        text = result.value() if result.row_count else None
+        access = None if text is None else _DECODER.decode(text)
+        # DDL that was seen meanwhile may be newer than what was read.
+        if generation == self._generation:
+            self._kept[relation_oid, role] = (read_at_s, access)
+        return access
+
+    async def find(self, schema: str, table: str) -> int | None:
+        """The table's oid."""
+        (result,) = await self._executor.run(Statement(_FIND, (schema.encode(), table.encode())))
+        oid = result.value() if result.row_count else None
+        return None if oid is None else int(oid)
+
+    def forget(self) -> None:
+        """Drop everything that was read before."""
+        self._generation += 1
+        self._kept.clear()

@@ -1,0 +1,254 @@
+"""The hub's promises under trouble: no gap that a subscriber cannot see."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from butterbase.ingest.changes import (
+    Change,
+    Column,
+    Commit,
+    Insert,
+    LogicalMessage,
+    Relation,
+    ReplicaIdentity,
+)
+from butterbase.ingest.lsn import LSN
+from butterbase.realtime.access import Access, AccessColumn
+from butterbase.realtime.hub import DDL_PREFIX, Hub, Subscriber
+from butterbase.realtime.matching import Binding, Filter, Image
+from butterbase.realtime.policies import Verdict
+from butterbase.realtime.protocol import Closing, Version
+from butterbase.realtime.settings import RealtimeSettings
+from butterbase.sql.claims import Claims
+from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.pipeline import Executor
+from tests.realtime.streaming import ALICE, BOB, DEADLINE_S, eventually, user_claims
+
+NOTES = Relation(
+    7, "public", "notes", ReplicaIdentity.DEFAULT, (Column("id", 20, -1, is_key=True),)
+)
+ID = AccessColumn("id", "int8", "bigint", is_readable=True, is_primary=True)
+ACCESS = Access("7", "public", "notes", True, (ID,), ())
+ANY = Binding(5, "*", "public", "notes")
+
+
+def commit(lsn: int, *changes: Change | int) -> Commit:
+    """An integer is an inserted row's id."""
+    made = tuple(Insert(NOTES, (str(c),)) if isinstance(c, int) else c for c in changes)
+    return Commit(LSN(lsn), datetime.now(UTC), 1, made)
+
+
+NOWHERE = Executor("host=/nowhere")  # never connected to: the policies are scripted
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+class ScriptedPolicies:
+    """Judges as it is told: everything is visible, after what stands in the way."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+        self.asked: list[tuple[Claims, list[str | None]]] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.was_asked = asyncio.Event()
+
+    async def judge(self, oid: int, claims: Claims, images: Sequence[Image]) -> Verdict:
+        self.asked.append((claims, [image["id"] for image in images]))
+        self.was_asked.set()
+        await self.is_open.wait()
+        if self.failures:
+            raise self.failures.pop()
+        return Verdict(ACCESS, frozenset(range(len(images))))
+
+
+class Client:
+    """A subscriber that keeps what it is sent."""
+
+    def __init__(self, claims: Claims, binding: Binding = ANY, *, since: int = 0) -> None:
+        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
+        self.closed: list[Closing] = []
+        self.subscriber = Subscriber(
+            topic="realtime:room",
+            version=Version.V2,
+            claims=claims,
+            bindings=[binding],
+            since=LSN(since),
+            send=self.frames.put_nowait,
+            close=self.closed.append,
+        )
+
+    async def frame(self) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.frames.get()
+
+    async def ids(self, count: int) -> list[int]:
+        """The next rows' ids."""
+        messages: list[Any] = []
+        for _ in range(count):
+            frame = await self.frame()
+            messages.append(msgspec.json.decode(frame[frame.index(b"[") :]))
+        return [message[4]["data"]["record"]["id"] for message in messages]
+
+
+class Bench:
+    def __init__(self, settings: RealtimeSettings) -> None:
+        self.hub = Hub(NOWHERE, wait_log=never, settings=settings)
+        self.policies = ScriptedPolicies()
+        self.hub._policies = self.policies  # type: ignore[assignment]  # a script for judging
+
+    def join(self, user: str = ALICE, binding: Binding = ANY, *, since: int = 0) -> Client:
+        client = Client(user_claims(user), binding, since=since)
+        self.hub.register(client.subscriber)
+        return client
+
+
+@asynccontextmanager
+async def bench(**settings: Any) -> AsyncIterator[Bench]:
+    bench = Bench(RealtimeSettings(database_retry_s=0.01, **settings))
+    task = asyncio.create_task(bench.hub.run())
+    try:
+        yield bench
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_messages_keep_the_order_of_the_log() -> None:
+    async with bench(batch_change_count_max=2) as b:
+        client = b.join()
+        await b.hub.deliver(commit(1, 1, 2, 3, 4, 5))
+        await b.hub.deliver(commit(2, 6))
+        assert await client.ids(6) == [1, 2, 3, 4, 5, 6]
+        assert [ids for _, ids in b.policies.asked] == [["1", "2"], ["3", "4"], ["5"], ["6"]]
+
+
+async def test_a_statement_serves_all_with_the_same_claims_and_one_frame_all_who_read_alike() -> (
+    None
+):
+    async with bench() as b:
+        alices, bob = [b.join(ALICE) for _ in range(3)], b.join(BOB)
+        await b.hub.deliver(commit(1, 1))
+        frames = {id(await client.frame()) for client in [*alices, bob]}
+        assert len(frames) == 1
+        assert len(b.policies.asked) == 2
+
+
+async def test_commits_before_the_join_are_not_sent() -> None:
+    async with bench() as b:
+        client = b.join(since=5)
+        await b.hub.deliver(commit(5, 1))
+        await b.hub.deliver(commit(6, 2))
+        assert await client.ids(1) == [2]
+
+
+async def test_other_schemas_reach_nobody() -> None:
+    private = Insert(Relation(8, "auth", "notes", ReplicaIdentity.DEFAULT, NOTES.columns), ("1",))
+    async with bench() as b:
+        client = b.join(binding=Binding(5, "*", "*", "*"))
+        await b.hub.deliver(commit(1, private, 2))
+        assert await client.ids(1) == [2]
+
+
+async def test_commits_wait_while_the_database_is_away() -> None:
+    async with bench() as b:
+        client = b.join()
+        b.policies.failures = [DatabaseUnavailableError() for _ in range(3)]
+        await b.hub.deliver(commit(1, 1))
+        await b.hub.deliver(commit(2, 2))
+        assert await client.ids(2) == [1, 2]
+        assert client.closed == []
+
+
+async def test_too_many_waiting_changes_close_the_subscribers() -> None:
+    async with bench(queued_change_count_max=3) as b:
+        client = b.join()
+        b.policies.is_open.clear()
+        await b.hub.deliver(commit(1, 1))
+        await asyncio.wait_for(b.policies.was_asked.wait(), DEADLINE_S)
+        await b.hub.deliver(commit(2, 2, 3))
+        assert client.closed == []
+        await b.hub.deliver(commit(3, 4, 5))
+        assert client.closed == [Closing.OVERLOADED]
+        again = b.join()
+        b.policies.is_open.set()
+        await b.hub.deliver(commit(4, 6))
+        assert await again.ids(1) == [6]
+        assert client.frames.empty()
+
+
+async def test_a_fault_closes_the_subscribers_and_the_hub_goes_on() -> None:
+    async with bench() as b:
+        client = b.join()
+        b.policies.failures = [RuntimeError("a bug")]
+        await b.hub.deliver(commit(1, 1))
+        await eventually(lambda: bool(client.closed))
+        assert client.closed == [Closing.FAILED]
+        again = b.join()
+        await b.hub.deliver(commit(2, 2))
+        assert await again.ids(1) == [2]
+
+
+async def test_claims_that_change_while_they_are_judged_are_judged_again() -> None:
+    async with bench() as b:
+        client, other = b.join(ALICE), b.join(BOB)
+        b.policies.is_open.clear()
+        await b.hub.deliver(commit(1, 1))
+        await asyncio.wait_for(b.policies.was_asked.wait(), DEADLINE_S)
+        client.subscriber.claims = user_claims(BOB)
+        b.policies.is_open.set()
+        assert await client.ids(1) == [1]
+        assert await other.ids(1) == [1]
+        asked = [claims.subject for claims, _ in b.policies.asked]
+        assert sorted(asked[:2], key=str) == [ALICE, BOB]
+        assert asked[2:] == [BOB]
+
+
+async def test_an_expired_or_gone_subscriber_is_sent_nothing() -> None:
+    async with bench() as b:
+        expired, gone, last = b.join(), b.join(), b.join()
+        expired.subscriber.claims = user_claims(ALICE, expires_at=1)
+        b.policies.is_open.clear()
+        await b.hub.deliver(commit(1, 1))
+        await asyncio.wait_for(b.policies.was_asked.wait(), DEADLINE_S)
+        b.hub.unregister(gone.subscriber)
+        b.policies.is_open.set()
+        assert await last.ids(1) == [1]
+        assert expired.frames.empty()
+        assert gone.frames.empty()
+
+
+async def test_a_filter_on_an_unreadable_column_tells_nothing() -> None:
+    columns = (*NOTES.columns, Column("secret", 25, -1, is_key=False))
+    relation = Relation(7, "public", "notes", ReplicaIdentity.DEFAULT, columns)
+    async with bench() as b:
+        spy = b.join(binding=Binding(6, "*", "public", "notes", Filter("secret", "x")))
+        client = b.join()
+        await b.hub.deliver(commit(1, Insert(relation, ("1", "x"))))
+        assert await client.ids(1) == [1]
+        assert spy.frames.empty()
+
+
+@pytest.mark.parametrize("is_listening", [True, False])
+async def test_ddl_makes_the_hub_forget_what_it_read(
+    monkeypatch: pytest.MonkeyPatch, is_listening: bool
+) -> None:
+    asked_before: list[int] = []
+    async with bench() as b:
+        monkeypatch.setattr(
+            b.hub._catalog, "forget", lambda: asked_before.append(len(b.policies.asked))
+        )
+        client = b.join() if is_listening else None
+        await b.hub.deliver(commit(1, 1, LogicalMessage(DDL_PREFIX, b"ALTER TABLE"), 2))
+        if client is not None:
+            assert await client.ids(2) == [1, 2]
+        assert asked_before == [1 if is_listening else 0]
