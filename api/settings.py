@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from butterbase.sql.settings import SettingGroup
 
 
-class ApiSettings(Struct, frozen=True):
+class ApiSettings(SettingGroup, frozen=True):
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(description="port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, Meta(description="api worker processes", ge=1, le=64)] = 1

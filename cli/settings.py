@@ -18,7 +18,7 @@ from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.errors import SettingError
-from butterbase.sql.settings import DatabaseSettings
+from butterbase.sql.settings import DatabaseSettings, SettingGroup
 
 FILE = "butterbase.toml"
 PREFIX = "BUTTERBASE_"
@@ -27,7 +27,7 @@ PREFIX = "BUTTERBASE_"
 CUSTOMARY = {"database_url": "DATABASE_URL", "ai_api_key": "OPENAI_API_KEY"}
 
 
-class StreamSettings(Struct, frozen=True):
+class StreamSettings(SettingGroup, frozen=True):
     stream_host: Annotated[str, Meta(description="address of the stream's own port")] = "127.0.0.1"
     stream_port: Annotated[
         int | None,

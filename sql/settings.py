@@ -6,7 +6,14 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 
-class DatabaseSettings(Struct, frozen=True):
+class SettingGroup(Struct, frozen=True):
+    """A folder's settings. Among them are secrets, so its repr shows none of them."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class DatabaseSettings(SettingGroup, frozen=True):
     database_url: Annotated[
         str | None,
         Meta(description="DSN of a Postgres 15-18 of your own, as a superuser; default embedded"),

@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from butterbase.sql.settings import SettingGroup
 
 
-class EmbedderSettings(Struct, frozen=True):
+class EmbedderSettings(SettingGroup, frozen=True):
     embedder_url: Annotated[
         str | None,
         Meta(description="OpenAI-compatible endpoint, up to /v1; default the local model"),

@@ -38,6 +38,8 @@ class TableResource:
         values = (*_values(asked), _bytes(asked.limit), _bytes(asked.offset))
         _answer(resp, await _run(req, query, *values, read_only=True), 200)
 
+    on_head = on_get  # Falcon leaves the body out
+
     async def on_post(self, req: Request, resp: Response, table: str) -> None:
         asked = parse_request(req.query_string)
         if asked.filters:

@@ -1,0 +1,177 @@
+"""What can go wrong with a call to a model, and with what the call may use.
+
+ButterbaseError
+└── AiError
+    ├── AiRequestError              the request is not one we can pass on
+    │   ├── AiRequestTooLargeError
+    │   ├── ModelMissingError       neither the request nor the configuration names a model
+    │   └── TokenLimitError         more tokens asked for than the app allows
+    ├── ModelDeniedError            the app does not allow this model
+    ├── AnonymousAiDeniedError      an anonymous caller
+    ├── AiRoleDeniedError           the caller's role may not do this
+    ├── AiConfigError               a value of the app's configuration
+    ├── ProviderMissingError        no provider is configured
+    ├── AccountingError             the call could not be written down, so there is no answer
+    ├── ClientLeftError             the client did not wait; nobody reads this
+    ├── AiInternalError             a fault of ours that nobody foresaw
+    └── UpstreamError               the provider failed
+        ├── UpstreamRefusedError    it answered with an error of its own
+        ├── UpstreamUnreachableError
+        ├── UpstreamTimeoutError
+        ├── UpstreamInvalidError    its answer is not one
+        │   └── EventTooLongError
+        └── UpstreamCutError        its stream ended before its answer did
+"""
+
+from butterbase.sql.errors import ButterbaseError
+
+
+class AiError(ButterbaseError):
+    """The AI gateway could not do this."""
+
+    code = "ai_error"
+    param: str | None = None
+    """The field of the request that is at fault."""
+
+
+class AiRequestError(AiError):
+    """The request is not valid."""
+
+    code = "ai_request_invalid"
+
+    def __init__(
+        self, message: str = "", *, param: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class AiRequestTooLargeError(AiRequestError):
+    """The request body is too large."""
+
+    code = "ai_request_too_large"
+
+
+class ModelMissingError(AiRequestError):
+    """The request names no model and there is no default."""
+
+    code = "ai_model_missing"
+
+
+class TokenLimitError(AiRequestError):
+    """The request asks for more tokens than the app allows."""
+
+    code = "ai_token_limit_exceeded"
+
+
+class ModelDeniedError(AiError):
+    """The app does not allow this model."""
+
+    code = "ai_model_denied"
+    param = "model"
+
+
+class AnonymousAiDeniedError(AiError):
+    """Anonymous callers may not use models."""
+
+    code = "anonymous_ai_denied"
+
+
+class AiRoleDeniedError(AiError):
+    """The caller's role may not do this."""
+
+    code = "ai_role_denied"
+
+
+class AiConfigError(AiError):
+    """The AI configuration is not valid."""
+
+    code = "ai_config_invalid"
+
+    def __init__(
+        self, message: str = "", *, param: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class ProviderMissingError(AiError):
+    """No AI provider is configured."""
+
+    code = "ai_provider_missing"
+
+
+class AccountingError(AiError):
+    """The call could not be recorded, so its answer is withheld."""
+
+    code = "ai_accounting_unavailable"
+
+
+class ClientLeftError(AiError):
+    """The client left before the answer."""
+
+    code = "client_left"
+
+
+class AiInternalError(AiError):
+    """The AI gateway failed."""
+
+    code = "ai_internal_error"
+
+
+class UpstreamError(AiError):
+    """The AI provider failed."""
+
+    code = "upstream_error"
+
+
+class UpstreamRefusedError(UpstreamError):
+    """The AI provider answered with an error."""
+
+    code = "upstream_refused"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.body = body
+        """The provider's own error in OpenAI's shape; None where it had none fit to pass on."""
+        self.headers = headers or {}
+        """Of its headers those that tell a client when to try again."""
+
+
+class UpstreamUnreachableError(UpstreamError):
+    """The AI provider cannot be reached."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The AI provider did not answer in time."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamInvalidError(UpstreamError):
+    """The AI provider's answer is not in OpenAI's form."""
+
+    code = "upstream_invalid_response"
+
+
+class EventTooLongError(UpstreamInvalidError):
+    """The AI provider sent an event that is too long."""
+
+    code = "upstream_event_too_long"
+
+
+class UpstreamCutError(UpstreamError):
+    """The AI provider's stream ended before its answer did."""
+
+    code = "upstream_stream_cut"
