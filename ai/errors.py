@@ -3,7 +3,6 @@
 ButterbaseError
 └── AiError
     ├── AiRequestError              the request is not one we can pass on
-    │   ├── AiRequestTooLargeError
     │   ├── ModelMissingError       neither the request nor the configuration names a model
     │   └── TokenLimitError         more tokens asked for than the app allows
     ├── ModelDeniedError            the app does not allow this model
@@ -44,12 +43,6 @@ class AiRequestError(AiError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.param = param
-
-
-class AiRequestTooLargeError(AiRequestError):
-    """The request body is too large."""
-
-    code = "ai_request_too_large"
 
 
 class ModelMissingError(AiRequestError):

@@ -6,11 +6,11 @@ https://platform.openai.com/docs/guides/error-codes
 import msgspec
 from msgspec import Struct
 
+from butterbase.ai.body import BodyTooLargeError
 from butterbase.ai.errors import (
     AccountingError,
     AiConfigError,
     AiRequestError,
-    AiRequestTooLargeError,
     AiRoleDeniedError,
     AnonymousAiDeniedError,
     ClientLeftError,
@@ -25,7 +25,7 @@ from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError, Inv
 # Read along the class's MRO; what is not here is a fault of ours, 500.
 _STATUSES: dict[type, int] = {
     AiRequestError: 400,
-    AiRequestTooLargeError: 413,
+    BodyTooLargeError: 413,
     AiConfigError: 400,
     InvalidTokenError: 401,
     ModelDeniedError: 403,

@@ -12,11 +12,11 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
+from butterbase.ai.body import read_body
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
     DocumentNotFoundError,
-    RagBodyTooLargeError,
     RagRequestError,
 )
 from butterbase.sql.catalog import load_queries
@@ -152,11 +152,7 @@ async def _run(req: Request, name: str, *values: bytes | None, read_only: bool =
 
 
 async def _read(req: Request, decoder: "msgspec.json.Decoder[_Body]") -> _Body:
-    body = bytearray()
-    async for part in req.stream:
-        body += part
-        if len(body) > BODY_BYTES_MAX:
-            raise RagBodyTooLargeError(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    body = await read_body(req, bytes_max=BODY_BYTES_MAX)
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -15,12 +15,6 @@ class RagRequestError(RagError):
     code = "rag_request_invalid"
 
 
-class RagBodyTooLargeError(RagRequestError):
-    """The document is too large."""
-
-    code = "rag_body_too_large"
-
-
 class CollectionNotFoundError(RagError):
     """There is no such collection, or the caller may not see it."""
 

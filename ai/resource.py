@@ -17,11 +17,11 @@ from falcon.asgi import Request, Response
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from butterbase.ai.body import read_body
 from butterbase.ai.config import POOL_TIMEOUT_S, AiConfigChange, AiConfigs
 from butterbase.ai.errors import (
     AiConfigError,
     AiRequestError,
-    AiRequestTooLargeError,
     AiRoleDeniedError,
     AnonymousAiDeniedError,
     ClientLeftError,
@@ -198,20 +198,12 @@ def _user_id(claims: Claims) -> UUID | None:
         return None
 
 
-async def _read(req: Request, size_max: int) -> bytes:
-    """The body. Raises AiRequestTooLargeError, ClientLeftError."""
-    announced = req.content_length or 0
-    body = bytearray()
-    if announced <= size_max:
-        async for chunk in req.stream:
-            body += chunk
-            if len(body) > size_max:
-                break
-    if max(announced, len(body)) > size_max:
-        raise AiRequestTooLargeError(f"the request body is larger than {size_max} bytes")
-    if len(body) < announced:
+async def _read(req: Request, bytes_max: int) -> bytes:
+    """Raises BodyTooLargeError, ClientLeftError."""
+    body = await read_body(req, bytes_max=bytes_max)
+    if len(body) < (req.content_length or 0):
         raise ClientLeftError
-    return bytes(body)
+    return body
 
 
 async def _client_left(req: Request) -> None:

@@ -74,7 +74,7 @@ def create_app(
     *,
     models_dir: Path,
 ) -> WebApp:
-    """`models_dir` keeps what local models need between starts. Raises AiConfigError."""
+    """`models_dir` keeps what local models need between starts. Raises SettingError."""
     apps, passwords = Apps(cluster, settings), Passwords()
     control = _control_pool(cluster)
     configs = AiConfigs(control, cluster.master_key, ai_settings)

@@ -42,9 +42,3 @@ class InvalidBodyError(RequestError):
     """The body cannot be read as JSON of the expected shape."""
 
     code = "PGRST102"
-
-
-class BodyTooLargeError(ButterbaseError):
-    """The body is larger than this server accepts."""
-
-    code = "body_too_large"

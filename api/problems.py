@@ -12,14 +12,13 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
+from butterbase.ai.body import BodyTooLargeError
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
     DocumentNotFoundError,
-    RagBodyTooLargeError,
     RagRequestError,
 )
 from butterbase.api.errors import (
-    BodyTooLargeError,
     ForbiddenError,
     MissingKeyError,
     NotFoundError,
@@ -48,7 +47,6 @@ _STATUS: dict[type[Exception], int] = {
     ForbiddenError: 403,
     CollectionNotFoundError: 404,
     DocumentNotFoundError: 404,
-    RagBodyTooLargeError: 413,
     RagRequestError: 400,
     EmbedderError: 503,
     NotFoundError: 404,

@@ -23,8 +23,9 @@ from butterbase.sql.settings import DatabaseSettings, SettingGroup
 FILE = "butterbase.toml"
 PREFIX = "BUTTERBASE_"
 
-# Names that other tools have made customary; ours wins where both are set.
-CUSTOMARY = {"database_url": "DATABASE_URL", "ai_api_key": "OPENAI_API_KEY"}
+# Names that other tools have made customary; ours wins where both are set. Not OPENAI_API_KEY: it
+# would go to whatever provider the base URL names.
+CUSTOMARY = {"database_url": "DATABASE_URL"}
 
 
 class StreamSettings(SettingGroup, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
+from butterbase.ai.body import read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth.errors import (
     AuthForbiddenError,
@@ -30,7 +31,6 @@ from butterbase.api.auth.errors import (
 )
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.tokens import TokenSubject
-from butterbase.api.body import read_body
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import AUTHENTICATED, Claims

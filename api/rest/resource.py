@@ -6,8 +6,8 @@ import msgspec
 from falcon import MEDIA_JSON
 from falcon.asgi import App, Request, Response
 
+from butterbase.ai.body import read_body
 from butterbase.api.apps import AppRuntime
-from butterbase.api.body import read_body
 from butterbase.api.errors import InvalidBodyError
 from butterbase.api.rest.parser import RestRequest, parse_request, wants_representation
 from butterbase.api.settings import ApiSettings

@@ -193,7 +193,7 @@ async def test_a_body_above_the_limit_is_refused(control: Database, upstream: Up
         sent = await harness.http.post(harness.chat_path, content=unannounced())
         for response in (announced, sent):
             assert response.status_code == 413
-            assert response.json()["error"]["code"] == "ai_request_too_large"
+            assert response.json()["error"]["code"] == "body_too_large"
         assert len(harness.events()) == 2
 
 
