@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from butterbase.ai.errors import (
@@ -156,6 +156,7 @@ def test_what_is_no_base_url(text: str) -> None:
 
 @given(st.lists(st.binary()))
 def test_a_stream_of_any_bytes_is_passed_on_or_is_a_cut(chunks: list[bytes]) -> None:
+    assume(b"[DONE]" not in b"".join(chunks))
     reader = StreamReader(wants_usage=False)
     passed = b"".join(reader.feed(chunk) for chunk in chunks)
     assert len(passed) <= sum(map(len, chunks))
