@@ -1,5 +1,6 @@
 """What every request gets before its resource: an id, its app, and its verified caller."""
 
+import itertools
 import re
 import secrets
 import time
@@ -23,13 +24,16 @@ class CallerMiddleware:
 
     def __init__(self, apps: Apps) -> None:
         self._apps = apps
+        # Made in the worker, after the fork: an id a request without asking for randomness each.
+        self._worker_id = secrets.token_hex(4)
+        self._request_count = itertools.count(1)
 
     async def process_resource(
         self, req: Request, resp: Response, resource: object, params: dict[str, Any]
     ) -> None:
         request_id = req.get_header("X-Request-Id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
+            request_id = f"{self._worker_id}-{next(self._request_count):x}"
         req.context.request_id = request_id
         resp.set_header("X-Request-Id", request_id)
         if getattr(resource, "is_open", False) or req.method == "OPTIONS":

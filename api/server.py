@@ -35,6 +35,7 @@ class ApiServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 "ws": hand_over_to(path),
                 "lifespan": "on",
                 "server_header": False,
+                "proxy_headers": False,  # nothing here goes by the client's address
             }
 
         self.cfg.set("bind", f"{self._settings.host}:{self._settings.port}")

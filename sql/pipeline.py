@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 Parameters: TypeAlias = Sequence[bytes | None]
 
+# `is null`, so that the claims are not sent back.
 _BECOME = (
-    b"select set_config('role', $1, true), set_config('request.jwt.claims', $2, true)"
-    b", set_config('transaction_read_only', $3, true)"
+    b"select set_config('role', $1, true) is null"
+    b", set_config('request.jwt.claims', $2, true) is null"
+    b", set_config('transaction_read_only', $3, true) is null"
 )
 
 # What a statement that was prepared before DDL may fail with: its parameters keep the types that
