@@ -1,17 +1,19 @@
 """What every command starts from: the master key, the cluster, the log's format."""
 
 import ctypes
+import hashlib
 import logging
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
 from butterbase.cli.settings import Settings
 from butterbase.sql.cluster import Cluster
-from butterbase.sql.embedded import SUPERUSER
+from butterbase.sql.embedded import SOCKET_PATH_BYTES_MAX, SUPERUSER
 from butterbase.sql.errors import SettingError
 from butterbase.sql.secrets import MasterKey
 
@@ -41,8 +43,20 @@ def open_cluster(settings: Settings) -> Cluster:
 
 
 def handover_path(settings: Settings) -> Path:
-    """The socket on which the stream process takes over websockets from the api."""
-    return settings.database.directory / "realtime.sock"
+    """The socket on which the stream process takes over websockets from the api.
+
+    It lies in the data directory, or where the path would be too long for a socket, in a private
+    directory of the system's. Raises SettingError when another user has made that one.
+    """
+    path = settings.database.directory / "realtime.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir(), f"butterbase-{digest}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.lstat().st_uid != os.getuid() or directory.is_symlink():
+        raise SettingError(f"{directory} belongs to another user; choose a shorter --data-dir")
+    return directory / path.name
 
 
 def models_dir(settings: Settings) -> Path:

@@ -6,11 +6,12 @@ process → the api process. Each is stopped in the reverse order.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -27,16 +28,28 @@ from butterbase.sql.embedded import EmbeddedPostgres
 from butterbase.sql.errors import SettingError
 from butterbase.sql.server import connect
 
+logger = logging.getLogger(__name__)
+
 READY_WITHIN_S = 60.0
+SERVER_INTERVAL_S = 0.5
+"""How often to look whether the embedded Postgres runs."""
 
 
 def up(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM. Raises SettingError."""
     check_port(settings.api.host, settings.api.port)
     key = load_master_key(settings)
-    with _database(settings, superuser_password(key)) as admin_dsn:
-        cluster = Cluster(admin_dsn, key, control_database=settings.database.control_database)
-        asyncio.run(_run(cluster, settings))
+    name = settings.database.control_database
+    if settings.database.database_url:
+        cluster = Cluster(settings.database.database_url, key, control_database=name)
+        asyncio.run(_run(cluster, settings, server=None))
+        return
+    server = EmbeddedPostgres(settings.database.directory / "pg", password=superuser_password(key))
+    try:
+        cluster = Cluster(server.start(), key, control_database=name)
+        asyncio.run(_run(cluster, settings, server))
+    finally:
+        server.stop()
 
 
 def check_port(host: str, port: int) -> None:
@@ -53,20 +66,7 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-@contextlib.contextmanager
-def _database(settings: Settings, password: str) -> Iterator[str]:
-    """The administrator's DSN of the server, which is started and stopped if it is embedded."""
-    if settings.database.database_url:
-        yield settings.database.database_url
-        return
-    server = EmbeddedPostgres(settings.database.directory / "pg", password=password)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-async def _run(cluster: Cluster, settings: Settings) -> None:
+async def _run(cluster: Cluster, settings: Settings, server: EmbeddedPostgres | None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,12 +76,24 @@ async def _run(cluster: Cluster, settings: Settings) -> None:
         announced = asyncio.create_task(_announce(cluster, settings, app))
         ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]
         ends += [asyncio.create_task(child.keep_running()) for child in children]
+        if server is not None:
+            ends.append(asyncio.create_task(_keep_running(server)))
         try:
             await _first_of(announced, *ends)
             await _first_of(*ends)
         finally:
             for task in (announced, *ends):
                 task.cancel()
+
+
+async def _keep_running(server: EmbeddedPostgres) -> None:
+    """Start the embedded Postgres again when it ends. Raises SettingError when it cannot."""
+    while True:
+        await asyncio.sleep(SERVER_INTERVAL_S)
+        if not server.is_running:
+            logger.warning("the embedded Postgres ended; starting it again")
+            # In this thread, which holds up only the supervision: the server ends with it.
+            server.start()
 
 
 async def _first_of(*tasks: "asyncio.Task[Any]") -> None:
@@ -111,7 +123,7 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
 
 
 async def _announce(cluster: Cluster, settings: Settings, app: App) -> None:
-    await wait_until_ready(settings.api.url)
+    await wait_until_ready(settings.api.local_url)
     async with await connect(cluster.admin_dsn()) as conn:
         version = conn.info.server_version // 10000
     keys = keys_of(cluster, app.id, app.created_at, settings.api)
