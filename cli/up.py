@@ -37,6 +37,8 @@ SERVER_INTERVAL_S = 0.5
 
 def up(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM. Raises SettingError."""
+    # Until the loop has its own handlers, SIGTERM must not leave a half-started Postgres either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_port(settings.api.host, settings.api.port)
     key = load_master_key(settings)
     name = settings.database.control_database

@@ -36,6 +36,8 @@ INSTALL_RUNTIME = f"run `pip install 'butterbase[local-embeddings]'`, {_ANOTHER}
 
 def imported(module: str) -> ModuleType:
     """A module of the extra `local-embeddings`. Raises EmbedderNotInstalledError."""
+    # onnxruntime tells its makers of its use, unless it is told not to before it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -77,8 +77,8 @@ async def made_collection(instance: Instance, token: str) -> AsyncIterator[httpx
             _read(await http.delete(f"../collections/{name}"))
 
 
-async def ingest(http: httpx.AsyncClient, repository: Path) -> tuple[None, str]:
-    """Add all pages and wait until each can be found. Raises DemoError."""
+async def ingest(http: httpx.AsyncClient, repository: Path) -> str:
+    """Add all pages and wait until each can be found; what was added. Raises DemoError."""
     pages, left_out = read_pages(repository)
     waiting = {}
     for page in pages:
@@ -99,7 +99,7 @@ async def ingest(http: httpx.AsyncClient, repository: Path) -> tuple[None, str]:
         raise DemoError(f"not ready in {READY_WITHIN_S:.0f} s: {[*waiting.values()]}") from None
     whose = "the page that the demo carries" if len(pages) == 1 else f"{len(pages)} pages"
     beyond = f"; {left_out} more did not fit" if left_out else ""
-    return None, f"{whose}, {chunk_count} passages ready{beyond}"
+    return f"{whose}, {chunk_count} passages ready{beyond}"
 
 
 async def ask(http: httpx.AsyncClient) -> tuple[list[str], str]:

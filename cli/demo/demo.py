@@ -31,18 +31,21 @@ def demo(settings: Settings, *, url: str | None, owner_dsn: str | None) -> None:
         )
     for name in ("httpx", "httpx2", "openai", "realtime", "websockets"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    asyncio.run(_demo(settings, url, owner_dsn))
+    try:
+        asyncio.run(_demo(settings, url, owner_dsn))
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 async def _demo(settings: Settings, url: str | None, owner_dsn: str | None) -> None:
-    from butterbase.cli.demo import main_job
-
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     report = Report()
     async with AsyncExitStack() as stack:
         running = await _running(settings, url, owner_dsn)
+        from butterbase.cli.demo import main_job  # here: those packages take seconds
+
         if running is not None:
             print(f"\nButterbase demo, against {running.url}\n", flush=True)
             await main_job.run(running, report, is_local_provider=False)

@@ -64,11 +64,11 @@ async def find_running(settings: Settings) -> Instance | None:
     # Else the directory is of an instance that does not run, or the URL of another one.
     with suppress(SettingError, httpx.TransportError):
         async with httpx.AsyncClient(
-            base_url=settings.api.url, timeout=PROBE_TIMEOUT_S, trust_env=False
+            base_url=settings.api.local_url, timeout=PROBE_TIMEOUT_S, trust_env=False
         ) as http:
             if not (await http.get("/readyz")).is_success:
                 return None
-            found = await _described(settings, settings.api.url)
+            found = await _described(settings, settings.api.local_url)
             answer = await http.get(f"/v1/{FIRST_APP}/ai/config", headers=found.service)
             return found if answer.is_success else None
     return None
@@ -90,8 +90,8 @@ async def temporary(settings: Settings) -> AsyncIterator[Instance]:
         log = directory / "up.log"
         process = await _start(own, directory, log)
         try:
-            await _wait_until_up(process, own.api.url, log)
-            yield await _described(own, own.api.url)
+            await _wait_until_up(process, own.api.local_url, log)
+            yield await _described(own, own.api.local_url)
         finally:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -100,7 +100,8 @@ async def temporary(settings: Settings) -> AsyncIterator[Instance]:
 
 @contextmanager
 def _temporary_directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="butterbase-demo-") as name:
+    # What cannot be removed is no reason to hide why the demo ended.
+    with tempfile.TemporaryDirectory(prefix="butterbase-demo-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)  # run by root, the server is another user
         yield Path(name)
 

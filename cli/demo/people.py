@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -149,22 +149,12 @@ async def insert_one_each(table: str, people: tuple[Person, Person]) -> tuple[No
     return None, f"commit to client at most {latency_ms:.1f} ms; the other user got their own only"
 
 
-async def leave(people: tuple[Person, Person]) -> None:
-    """Close the sockets and end the sessions, whatever state they are in."""
+async def leave(instance: Instance, people: tuple[Person, Person]) -> None:
+    """Close the sockets, end the sessions and, where we may, remove the users."""
     for person in people:
-        # At the end of a step that failed, there may be nothing left to close.
-        with suppress(Exception):
-            await person.client.remove_all_channels()
-        with suppress(Exception):
-            await person.client.auth.sign_out()
-
-
-async def remove_users(instance: Instance, people: tuple[Person, Person]) -> str:
-    """What became of the two users."""
-    if instance.admin_dsn is None:
-        return f"the users stay: {people[0].email}, {people[1].email}"
-    async with await AsyncConnection.connect(instance.admin_dsn, autocommit=True) as conn:
-        await conn.execute(
-            "delete from auth.users where id = any(%s::uuid[])", [[p.user_id for p in people]]
-        )
-    return "the users are removed"
+        await person.client.remove_all_channels()
+        await person.client.auth.sign_out()
+    if instance.admin_dsn is not None:
+        ids = [person.user_id for person in people]
+        async with await AsyncConnection.connect(instance.admin_dsn, autocommit=True) as conn:
+            await conn.execute("delete from auth.users where id = any(%s::uuid[])", [ids])

@@ -1,0 +1,156 @@
+"""An installation to measure: what `butterbase up` starts, in a directory that goes away after.
+
+The embedded Postgres runs with its own defaults (fsync on); the api is the real process, one
+gunicorn worker, reached over loopback TCP.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from msgspec import Struct
+
+from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.api.auth.keys import AppKeys
+from butterbase.api.settings import ApiSettings
+from butterbase.cli.runtime import SUPERVISED
+from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.sql.cluster import Cluster, LoginRole, app_owner
+from butterbase.sql.embedded import EmbeddedPostgres, free_port
+from butterbase.sql.secrets import MasterKey
+
+API = (sys.executable, "-m", "butterbase.cli", "api")
+READY_WITHIN_S = 60.0
+STOPPED_WITHIN_S = 25.0
+
+
+class Installation(Struct, frozen=True):
+    """A running Postgres with the app `main`."""
+
+    cluster: Cluster
+    app: App
+    directory: Path
+
+    @property
+    def keys(self) -> AppKeys:
+        return keys_of(self.cluster, self.app.id, self.app.created_at, ApiSettings())
+
+    @property
+    def owner_dsn(self) -> str:
+        """The developer's."""
+        return self.cluster.dsn(app_owner(self.app.id), self.app.database)
+
+    @property
+    def authenticator_dsn(self) -> str:
+        """What the data path of the api connects with."""
+        return self.cluster.dsn(LoginRole.AUTHENTICATOR, self.app.database)
+
+
+class Api(Struct, frozen=True):
+    """A running api process."""
+
+    port: int
+    pid: int
+    """Of gunicorn's arbiter; its child is the worker."""
+    keys: AppKeys
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def sign_up(self, email: str) -> str:
+        """A new user's access token."""
+        answer = httpx.post(
+            f"{self.url}/auth/v1/signup",
+            json={"email": email, "password": "correct horse battery"},
+            headers={"apikey": self.keys.anon},
+            trust_env=False,
+        )
+        answer.raise_for_status()
+        token: str = answer.json()["access_token"]
+        return token
+
+
+@contextmanager
+def installed() -> Iterator[Installation]:
+    """A new installation, without the api."""
+    with tempfile.TemporaryDirectory(prefix="butterbase-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # run by root, the server is another user
+        key = MasterKey(os.urandom(32))
+        server = EmbeddedPostgres(directory / "pg", password=key.derive("bench"))
+        try:
+            cluster = Cluster(server.start(), key)
+            yield Installation(cluster, asyncio.run(_set_up(cluster)), directory)
+        finally:
+            server.stop()
+
+
+@contextmanager
+def serving(installation: Installation) -> Iterator[Api]:
+    """`butterbase api` with one worker, without the stream process, which no request needs.
+
+    Raises RuntimeError when it does not come up.
+    """
+    port = free_port(0)
+    assert port is not None
+    process = subprocess.Popen(
+        API,
+        env=_environment(installation, port),
+        cwd=installation.directory,  # where no butterbase.toml is
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        api = Api(port, process.pid, installation.keys)
+        _wait_until_ready(f"{api.url}/healthz", process)
+        yield api
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def _set_up(cluster: Cluster) -> App:
+    await set_up_cluster(cluster)
+    return await create_app(cluster, FIRST_APP)
+
+
+def _environment(installation: Installation, port: int) -> Mapping[str, str]:
+    """The caller's, without settings that would measure something else."""
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("BUTTERBASE_") and name != "DATABASE_URL"
+    }
+    return others | {
+        "BUTTERBASE_DATABASE_URL": installation.cluster.admin_dsn(),
+        "BUTTERBASE_MASTER_KEY": installation.cluster.master_key.text(),
+        "BUTTERBASE_DATA_DIR": str(installation.directory),
+        "BUTTERBASE_PORT": str(port),
+        "BUTTERBASE_WORKERS": "1",
+        SUPERVISED: str(os.getpid()),  # it ends when the benchmark is killed
+    }
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    with httpx.Client(trust_env=False) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get(url).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+    raise RuntimeError(f"the api did not get ready; exit status {process.poll()}")

@@ -1,0 +1,39 @@
+"""What the figures were taken on, so that a reader can judge them."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def describe() -> str:
+    """The processor and its cores."""
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def load_average() -> str:
+    """Over the last minute: how many processes ran or waited for a core."""
+    return f"{os.getloadavg()[0]:.2f}"
+
+
+def child_rss_mb(pid: int) -> float | None:
+    """Resident memory of the process's only child; None where there is no /proc to say so."""
+    try:
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        status = Path(f"/proc/{child}/status").read_text()
+    except OSError:
+        return None
+    return _field_kib(status, "VmRSS") / 1024
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _field_kib(status: str, name: str) -> int:
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])
