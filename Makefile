@@ -25,14 +25,14 @@ demo: install ## Run the main job end to end, step by step
 	@$(BIN)/butterbase demo $(ARGS)
 
 test: install ## Run the tests (ARGS="-k rest")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 check: install ## What CI runs: lint, format, import rules, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest --cov $(ARGS)
+	$(BIN)/pytest -n auto --cov $(ARGS)
 
 bench-%: install ## Run bench/NAME.py, e.g. make bench-rest (ARGS="--json out.json")
 	$(BIN)/python bench/$*.py $(ARGS)
