@@ -35,10 +35,13 @@ def butterbase(*arguments: str, cwd: Path, **more: str) -> "subprocess.Completed
 
 
 def refusal(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one line of a command that was refused."""
+    """The one line of a command that was refused.
+
+    A warning may stand before it: of a checkout below a closed directory, run by root.
+    """
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    (line,) = [line for line in done.stderr.splitlines() if " WARNING " not in line]
     assert line.startswith("butterbase: ")
     return line
 
