@@ -70,6 +70,13 @@ def _migrate(settings: Settings, _arguments: Namespace) -> None:
     asyncio.run(migrate.migrate(settings))
 
 
+def _keys(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import keys
+
+    found = asyncio.run(keys.find_keys(open_cluster(settings), settings, arguments.app))
+    print(f"anon          {found.anon}\nservice_role  {found.service_role}")
+
+
 def _db_url(settings: Settings, arguments: Namespace) -> None:
     from butterbase.cli import db
 
@@ -94,6 +101,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     ),
     "api": ("run the api process alone", _api),
     "stream": ("run the stream process alone: the log's reader, realtime, projections", _stream),
+    "keys": ("print an app's anon and service_role keys", _keys),
     "migrate": ("bring the control database and the app main up to date", _migrate),
 }
 DB_COMMANDS: dict[str, tuple[str, Command]] = {
@@ -107,14 +115,15 @@ def parser() -> argparse.ArgumentParser:
         prog="butterbase", description="A self-hosted backend for AI applications, on Postgres."
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    demo = _add(commands, COMMANDS)["demo"]
+    made = _add(commands, COMMANDS)
+    demo = made["demo"]
     demo.add_argument("--url", help="run against the instance there; its keys are settings")
     demo.add_argument("--database-url-of-app", metavar="DSN", help="its app's, as the owner role")
     database = commands.add_parser("db", help="an app's database", description="An app's database.")
-    made = _add(database.add_subparsers(required=True, metavar="ACTION"), DB_COMMANDS)
-    for command in made.values():
+    of_database = _add(database.add_subparsers(required=True, metavar="ACTION"), DB_COMMANDS)
+    for command in (made["keys"], *of_database.values()):
         command.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
-    made["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
+    of_database["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
     return root
 
 

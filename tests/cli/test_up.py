@@ -165,6 +165,12 @@ def test_db_url_is_the_owner_roles(up: Up) -> None:
     assert row == ("app_main_owner", "app_main", False, "app_main_owner")
 
 
+def test_keys_are_those_that_up_printed(up: Up) -> None:
+    printed = butterbase("keys", cwd=up.directory).stdout.split()
+    assert printed == ["anon", up.anon_key, "service_role", up.service_role_key]
+    assert "there is no app x" in refusal(butterbase("keys", "--app", "x", cwd=up.directory))
+
+
 def test_db_url_of_an_unknown_app_is_refused(up: Up) -> None:
     line = refusal(butterbase("db", "url", "--app", "nobody", cwd=up.directory))
     assert "there is no app nobody" in line
