@@ -1,11 +1,17 @@
-"""Reading a request's body: never more of it than is allowed.
+"""Reading a request's body: never more of it than is allowed, and JSON or a refusal.
 
 It lies in the lower of the two folders that read bodies; api/ uses it as well.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
 from falcon.asgi import Request
 
 from butterbase.sql.errors import ButterbaseError
+
+T = TypeVar("T")
 
 
 class BodyTooLargeError(ButterbaseError):
@@ -25,3 +31,16 @@ async def read_body(req: Request, *, bytes_max: int) -> bytes:
         else:
             return bytes(body)
     raise BodyTooLargeError(f"the body is larger than {bytes_max} bytes")
+
+
+def decode_json(
+    decoder: "msgspec.json.Decoder[T]",
+    body: bytes | msgspec.Raw,
+    refusal: Callable[[str], Exception],
+) -> T:
+    """The decoded body. Raises what `refusal` makes of the reason why it cannot be read."""
+    try:
+        return decoder.decode(body)
+    # Neither text that is not UTF-8 nor deep nesting is a DecodeError.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal(str(error)) from error

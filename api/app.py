@@ -90,7 +90,7 @@ def create_app(
     app.add_error_handler(AuthError, on_auth_error)
 
     app.add_route("/healthz", LiveResource())
-    app.add_route("/readyz", ReadyResource(apps.control))
+    app.add_route("/readyz", ReadyResource(apps))
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):
         rest.add_routes(app, prefix, settings)

@@ -7,11 +7,9 @@ from butterbase.api.auth.keys import AppKeys, app_keys
 from butterbase.api.auth.tokens import Tokens
 from butterbase.api.errors import UnknownAppError
 from butterbase.api.settings import ApiSettings
-from butterbase.sql.cluster import Cluster, LoginRole
+from butterbase.sql.apps import FIRST_APP
+from butterbase.sql.cluster import Cluster, LoginRole, app_authenticator, app_service
 from butterbase.sql.pipeline import Executor, Statement
-
-FIRST_APP = "main"
-"""The app served at the origin's root, besides its own prefix."""
 
 _FIND = b"select database, extract(epoch from created_at) from butterbase.apps where id = $1"
 
@@ -73,11 +71,15 @@ class Apps:
             tokens=Tokens(keys),
             anon_key=keys.anon,
             data=Executor(
-                self._cluster.dsn(LoginRole.AUTHENTICATOR, database),
+                self._cluster.dsn(
+                    app_authenticator(app_id),
+                    database,
+                    statement_timeout_ms=self._settings.statement_timeout_s * 1000,
+                ),
                 connection_count_max=self._settings.db_connections,
             ),
             service=Executor(
-                self._cluster.dsn(LoginRole.SERVICE, database), connection_count_max=4
+                self._cluster.dsn(app_service(app_id), database), connection_count_max=4
             ),
         )
 

@@ -32,12 +32,6 @@ class UnknownAppError(NotFoundError):
     code = "app_not_found"
 
 
-class ForbiddenError(ButterbaseError):
-    """The caller may not do this."""
-
-    code = "forbidden"
-
-
 class InvalidBodyError(RequestError):
     """The body cannot be read as JSON of the expected shape."""
 

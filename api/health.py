@@ -1,13 +1,18 @@
 """`/healthz`: this process answers. `/readyz`: the database answers and its log is being read."""
 
+import time
+
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from butterbase.api.apps import Apps
+from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.catalog import load_queries
-from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
-from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.claims import SERVICE_ROLE
+from butterbase.sql.errors import ButterbaseError, DatabaseError, DatabaseUnavailableError
+from butterbase.sql.pipeline import Statement
 
 QUERIES = load_queries("health")
 
@@ -16,7 +21,8 @@ LAG_BYTES_MAX = 64 * 1024**2
 
 
 class SlotHealth(Struct, frozen=True):
-    database: str
+    database: str | None
+    """Told to the service key alone."""
     active: bool
     lag_bytes: int
 
@@ -34,24 +40,39 @@ class LiveResource:
         resp.content_type = falcon.MEDIA_JSON
         resp.data = b'{"status":"ok"}'
 
+    on_head = on_get
+
 
 class ReadyResource:
     is_open = True
 
-    def __init__(self, control: Executor) -> None:
-        self._control = control
+    def __init__(self, apps: Apps) -> None:
+        self._apps = apps
 
-    async def on_get(self, _req: Request, resp: Response) -> None:
+    async def on_get(self, req: Request, resp: Response) -> None:
         readiness = await self._read()
+        if not await self._is_operator(req):
+            readiness = structs.replace(
+                readiness, slots=[structs.replace(s, database=None) for s in readiness.slots]
+            )
         resp.status = 200 if readiness.ready else 503
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode(readiness)
         if not readiness.ready:
             resp.set_header("Retry-After", "1")
 
+    async def _is_operator(self, req: Request) -> bool:
+        """Whether the service key was sent: the names of apps are not for everybody."""
+        try:
+            app = await self._apps.find(FIRST_APP)
+            claims = app.tokens.verify(req.get_header("apikey") or "", now_s=time.time())
+        except ButterbaseError:
+            return False
+        return claims.role == SERVICE_ROLE
+
     async def _read(self) -> Readiness:
         try:
-            (result,) = await self._control.run(Statement(QUERIES["slots"]))
+            (result,) = await self._apps.control.run(Statement(QUERIES["slots"]))
         except (DatabaseError, DatabaseUnavailableError):
             return Readiness(ready=False, database=False, slots=[])
         slots = msgspec.json.decode(result.value() or b"[]", type=list[SlotHealth])

@@ -8,8 +8,9 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from butterbase.api.apps import FIRST_APP, Apps
+from butterbase.api.apps import Apps
 from butterbase.api.errors import MissingKeyError
+from butterbase.sql.apps import FIRST_APP
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BEARER = "bearer "

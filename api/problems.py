@@ -19,7 +19,6 @@ from butterbase.ai.rag_errors import (
     RagRequestError,
 )
 from butterbase.api.errors import (
-    ForbiddenError,
     MissingKeyError,
     NotFoundError,
     RequestError,
@@ -31,6 +30,7 @@ from butterbase.sql.errors import (
     DatabaseError,
     DatabaseUnavailableError,
     InvalidTokenError,
+    nearest,
 )
 from butterbase.sql.filters import InvalidFilterError
 
@@ -39,12 +39,11 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 
 # Read along the MRO: the nearest class decides.
-_STATUS: dict[type[Exception], int] = {
+_STATUS: dict[type, int] = {
     RequestError: 400,
     InvalidFilterError: 400,
     InvalidTokenError: 401,
     MissingKeyError: 401,
-    ForbiddenError: 403,
     CollectionNotFoundError: 404,
     DocumentNotFoundError: 404,
     RagRequestError: 400,
@@ -77,7 +76,7 @@ _SQLSTATE_STATUS = {
     "42P17": 500,
     "53": 503,
     "53400": 500,
-    "54": 500,
+    "54": 400,
     "55": 500,
     "57": 500,
     "57014": 504,
@@ -117,7 +116,7 @@ def status_of(error: ButterbaseError, *, role: str = ANON) -> int:
             ),
             400,
         )
-    return next(_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS)
+    return nearest(_STATUS, type(error))
 
 
 def problem_of(error: ButterbaseError) -> Problem:

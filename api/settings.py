@@ -24,6 +24,9 @@ class ApiSettings(SettingGroup, frozen=True):
     db_connections: Annotated[
         int, Meta(description="database connections of a worker, per app", ge=1, le=500)
     ] = 10
+    statement_timeout_s: Annotated[
+        int, Meta(description="a caller's statement is ended after this", ge=1, le=3600)
+    ] = 15
     body_bytes_max: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024**2
 
     @property

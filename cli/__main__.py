@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from butterbase.api.apps import FIRST_APP
 from butterbase.cli.runtime import die_with_supervisor, open_cluster, set_up_logging
 from butterbase.cli.settings import FILE, PREFIX, Settings, add_flags, load_settings
+from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.errors import ButterbaseError
 
 Command: TypeAlias = Callable[[Settings, Namespace], None]

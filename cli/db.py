@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from butterbase.sql.apps import find_app
-from butterbase.sql.cluster import Cluster, app_owner
+from butterbase.sql.cluster import Cluster
 from butterbase.sql.errors import SettingError
 from butterbase.sql.migrate import migrate, read_migrations
 
@@ -16,7 +16,7 @@ from butterbase.sql.migrate import migrate, read_migrations
 async def database_url(cluster: Cluster, app_id: str) -> str:
     """The DSN of the app's owner role, as a URL. Raises SettingError."""
     app = await find_app(cluster, app_id)
-    parts = conninfo_to_dict(cluster.dsn(app_owner(app_id), app.database))
+    parts = conninfo_to_dict(cluster.owner_dsn(app_id, app.database))
     host, port = str(parts.get("host", "")), parts.get("port", 5432)
     place = f"/{app.database}?host={quote(host, safe='')}&port={port}"
     if host and not host.startswith("/"):
@@ -31,7 +31,7 @@ async def push(cluster: Cluster, app_id: str, folder: Path) -> list[str]:
     """
     migrations = read_migrations(folder)
     app = await find_app(cluster, app_id)
-    dsn = cluster.dsn(app_owner(app_id), app.database)
+    dsn = cluster.owner_dsn(app_id, app.database)
     try:
         conn = await AsyncConnection.connect(dsn, autocommit=True)
     except psycopg.OperationalError as error:

@@ -3,9 +3,8 @@
 A slot keeps the log from its making on. Made before the first request, it misses nothing.
 """
 
-from butterbase.api.apps import FIRST_APP
 from butterbase.ingest.slot import ensure_publication, ensure_slot
-from butterbase.sql.apps import App, create_app, set_up_cluster
+from butterbase.sql.apps import FIRST_APP, App, create_app, set_up_cluster
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.server import connect
 

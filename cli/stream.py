@@ -35,13 +35,17 @@ from butterbase.realtime.hub import Hub
 from butterbase.realtime.server import RealtimeServer
 from butterbase.sql.apps import App
 from butterbase.sql.claims import Claims
-from butterbase.sql.cluster import Cluster, LoginRole
+from butterbase.sql.cluster import Cluster, LoginRole, app_authenticator
 from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+APP_RETRY_S = 10.0
+
+POLICY_TIMEOUT_MS = 2_000
+"""A policy that takes longer to judge a batch of changes shows none of them."""
 
 _APPS = "select id, database, created_at from butterbase.apps order by id"
 
@@ -93,7 +97,7 @@ class Streams:
                     app = await self._apps.get()
                     if app.id not in self._started:
                         self._started.add(app.id)
-                        group.create_task(self._run_app(app, group))
+                        group.create_task(self._keep_app(app))
         except* Exception as failures:
             raise failures.exceptions[0] from None
 
@@ -107,12 +111,28 @@ class Streams:
         group.create_task(usage.run())
         await self._consumer(database, usage, _NewApps(self._on_new_app)).run()
 
+    async def _keep_app(self, app: App) -> None:
+        """Read the app's log; what ends that is this app's trouble and no other's."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._run_app(app, group)
+            except* Exception as failures:
+                for failure in failures.exceptions:
+                    hint = getattr(failure, "hint", None)
+                    logger.error("app %s: its log is not read: %s (%s)", app.id, failure, hint)
+            self.realtime.pop(app.id, None)
+            await asyncio.sleep(APP_RETRY_S)
+
     async def _run_app(self, app: App, group: asyncio.TaskGroup) -> None:
         await self._ensure_slot(app.database)
         dsn = self._dsn(app.database)
         vectors = VectorWorker(self._embedder.get, dsn)
         embeddings = ProjectionRunner(Embeddings(), dsn, on_applied=vectors.wake)
-        executor = Executor(self._cluster.dsn(LoginRole.AUTHENTICATOR, app.database))
+        caller = app_authenticator(app.id)
+        executor = Executor(
+            self._cluster.dsn(caller, app.database, statement_timeout_ms=POLICY_TIMEOUT_MS)
+        )
         hub = Hub(executor, wait_log=lambda: consumer.wait_connected())
         consumer = self._consumer(app.database, embeddings, hub)
         for runner in (vectors, embeddings, hub):

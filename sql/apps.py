@@ -3,16 +3,27 @@
 import re
 from datetime import datetime
 from importlib.resources import files
+from typing import LiteralString
 
 from msgspec import Struct
 from psycopg import AsyncConnection, sql
 
-from butterbase.sql.cluster import Cluster, LoginRole, app_database, app_owner
+from butterbase.sql.cluster import (
+    Cluster,
+    LoginRole,
+    app_authenticator,
+    app_database,
+    app_owner,
+    app_service,
+)
 from butterbase.sql.errors import SettingError
 from butterbase.sql.migrate import migrate, read_migrations
 from butterbase.sql.server import check_server, connect
 
 _MIGRATIONS = files("butterbase.sql").joinpath("migrations")
+FIRST_APP = "main"
+"""The app that is made at set-up, and served at the origin's root besides its own prefix."""
+
 _APP_ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -42,9 +53,11 @@ async def create_app(cluster: Cluster, app_id: str, *, database: str | None = No
         )
     database, owner = database or app_database(app_id), app_owner(app_id)
     async with await connect(cluster.admin_dsn()) as conn:
-        await _create_owner(conn, owner, cluster.password(owner))
+        for role, options in _roles(app_id).items():
+            await _create_role(conn, role, options)
+            await _set_password(conn, role, cluster.password(role))
         await _create_database(conn, database)
-        await _restrict(conn, database, [owner, *LoginRole])
+        await _restrict(conn, database, [*_roles(app_id), LoginRole.STREAM])
         name = sql.Identifier(database)
         await conn.execute(
             sql.SQL("alter database {} owner to {}").format(name, sql.Identifier(owner))
@@ -85,19 +98,27 @@ async def _find(conn: AsyncConnection, app_id: str) -> App | None:
 async def _create_database(conn: AsyncConnection, name: str) -> None:
     cursor = await conn.execute("select from pg_database where datname = %s", [name])
     if await cursor.fetchone() is None:
-        await conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        await conn.execute(
+            sql.SQL("create database {} template template0").format(sql.Identifier(name))
+        )
 
 
-async def _create_owner(conn: AsyncConnection, owner: str, password: str) -> None:
-    cursor = await conn.execute("select from pg_roles where rolname = %s", [owner])
+def _roles(app_id: str) -> dict[str, LiteralString]:
+    """The app's login roles, and what they are made with."""
+    return {
+        # A member of the three, so that a developer can try a policy with `set role`.
+        app_owner(app_id): "login noinherit in role anon, authenticated, service_role",
+        app_authenticator(app_id): "login noinherit in role anon, authenticated, service_role",
+        app_service(app_id): "login inherit in role butterbase_auth",
+    }
+
+
+async def _create_role(conn: AsyncConnection, role: str, options: LiteralString) -> None:
+    cursor = await conn.execute("select from pg_roles where rolname = %s", [role])
     if await cursor.fetchone() is None:
         await conn.execute(
-            # A member of the three, so that a developer can try a policy with `set role`.
-            sql.SQL(
-                "create role {} login noinherit in role anon, authenticated, service_role"
-            ).format(sql.Identifier(owner))
+            sql.SQL("create role {} {}").format(sql.Identifier(role), sql.SQL(options))
         )
-    await _set_password(conn, owner, password)
 
 
 async def _set_password(conn: AsyncConnection, role: str, password: str) -> None:

@@ -2,17 +2,22 @@
 
 from enum import StrEnum
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from butterbase.sql.secrets import MasterKey
 
+# In an app's database the developer owns `public`, and may set the database's search path. What we
+# run there ourselves must find nothing of theirs, whatever it is called (CVE-2018-1058).
+_PINNED = "-c search_path=pg_catalog,extensions,pg_temp"
+
 
 class LoginRole(StrEnum):
-    """The roles our processes connect as; none is a superuser (sql/migrations/control)."""
+    """The roles our processes connect as, besides each app's; none is a superuser."""
 
-    AUTHENTICATOR = "authenticator"
     SERVICE = "butterbase_service"
+    """The api's own tables in the control database."""
     STREAM = "butterbase_stream"
+    """Reads the log and writes projections, in every database."""
 
 
 class Cluster:
@@ -30,20 +35,32 @@ class Cluster:
 
     def admin_dsn(self, database: str | None = None) -> str:
         """The administrator's DSN, for migrations only; by default to its own database."""
-        if database is None:
-            return self._admin_dsn
-        return make_conninfo(self._admin_dsn, dbname=database)
+        given = conninfo_to_dict(self._admin_dsn)
+        options = f"{given.get('options', '')} {_PINNED}".strip()
+        return make_conninfo(self._admin_dsn, dbname=database, options=options)
 
-    def dsn(self, role: LoginRole | str, database: str) -> str:
+    def dsn(self, role: str, database: str, *, statement_timeout_ms: int | None = None) -> str:
+        """The DSN of a login role of ours. Its search path cannot be changed from outside."""
+        options = _PINNED
+        if statement_timeout_ms is not None:
+            options += f" -c statement_timeout={statement_timeout_ms}"
         return make_conninfo(
             self._admin_dsn,
             user=str(role),
             password=self.password(role),
             dbname=database,
+            options=options,
             application_name=f"butterbase {role}",
         )
 
-    def password(self, role: LoginRole | str) -> str:
+    def owner_dsn(self, app_id: str, database: str) -> str:
+        """The developer's DSN."""
+        role = app_owner(app_id)
+        return make_conninfo(
+            self._admin_dsn, user=role, password=self.password(role), dbname=database
+        )
+
+    def password(self, role: str) -> str:
         return self.master_key.derive(f"role:{role}")
 
 
@@ -51,6 +68,20 @@ def app_database(app_id: str) -> str:
     return f"app_{app_id}"
 
 
+# Each app has login roles of its own, which reach its database alone: a developer's trigger runs as
+# whoever fires it, and may change that role's password.
+
+
 def app_owner(app_id: str) -> str:
     """The role a developer connects as: it owns the app's database and nothing beyond."""
     return f"app_{app_id}_owner"
+
+
+def app_authenticator(app_id: str) -> str:
+    """The data path's role: it may become the three roles of a request, and nothing else."""
+    return f"app_{app_id}_authenticator"
+
+
+def app_service(app_id: str) -> str:
+    """The role of auth: it reads and writes the app's users and sessions."""
+    return f"app_{app_id}_service"

@@ -59,6 +59,8 @@ FIRST_SETTINGS: Mapping[str, str] = {
     "max_slot_wal_keep_size": "4GB",
     "shared_buffers": "128MB",
     "timezone": "UTC",
+    # A statement that failed would be logged with the values in it.
+    "log_min_error_statement": "panic",
 }
 
 

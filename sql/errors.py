@@ -11,7 +11,10 @@ ButterbaseError
 A class's docstring is its title; `code` is stable and never reused; docs/errors.md lists all.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class ButterbaseError(Exception):
@@ -60,6 +63,14 @@ class MigrationError(ButterbaseError):
     """The migrations and the database do not agree."""
 
     code = "migration_refused"
+
+
+def nearest(table: Mapping[type, T], cls: type) -> T:
+    """The entry of the class itself or of its nearest base. Raises KeyError."""
+    for base in cls.__mro__:
+        if base in table:
+            return table[base]
+    raise KeyError(cls)
 
 
 # Classes of SQLSTATE that say the server or the connection went away, not that the statement is

@@ -30,6 +30,7 @@ _BECOME = (
     b"select set_config('role', $1, true) is null"
     b", set_config('request.jwt.claims', $2, true) is null"
     b", set_config('transaction_read_only', $3, true) is null"
+    b", set_config('search_path', 'public, extensions', true) is null"
 )
 
 # What a statement that was prepared before DDL may fail with: its parameters keep the types that

@@ -30,6 +30,10 @@ class Select(Struct, frozen=True, tag=True):
     equals: Columns = ()
     order: tuple[Order, ...] = ()
 
+    @property
+    def name_count(self) -> int:
+        return len(self.columns) + len(self.equals) + len(self.order)
+
 
 class Insert(Struct, frozen=True, tag=True):
     """Parameters: the rows as a JSON array of objects with exactly `values` as keys."""
@@ -38,6 +42,10 @@ class Insert(Struct, frozen=True, tag=True):
     values: Columns
     returning: Columns | None = None
     """None answers nothing, empty answers all columns."""
+
+    @property
+    def name_count(self) -> int:
+        return len(self.values) + len(self.returning or ())
 
 
 class Update(Struct, frozen=True, tag=True):
@@ -48,6 +56,10 @@ class Update(Struct, frozen=True, tag=True):
     equals: Columns = ()
     returning: Columns | None = None
 
+    @property
+    def name_count(self) -> int:
+        return len(self.values) + len(self.equals) + len(self.returning or ())
+
 
 class Delete(Struct, frozen=True, tag=True):
     """Parameters: the filters' values."""
@@ -56,16 +68,27 @@ class Delete(Struct, frozen=True, tag=True):
     equals: Columns = ()
     returning: Columns | None = None
 
+    @property
+    def name_count(self) -> int:
+        return len(self.equals) + len(self.returning or ())
+
 
 Query: TypeAlias = Select | Insert | Update | Delete
 
 
-@lru_cache(maxsize=4096)
+NAME_COUNT_KEPT = 64
+"""A query that names more columns is rendered anew each time, so that the cache stays small."""
+
+
 def render(query: Query) -> bytes:
     """The query's text. One row comes back: the JSON array of rows as text, if any are asked for.
 
     With `returning` None a statement answers no row; its command tag tells how many it changed.
     """
+    return (_render_kept if query.name_count <= NAME_COUNT_KEPT else _render)(query)
+
+
+def _render(query: Query) -> bytes:
     match query:
         case Select():
             composed = _select(query)
@@ -78,7 +101,11 @@ def render(query: Query) -> bytes:
     return composed.as_bytes(None)
 
 
-_ROWS = SQL("select coalesce(json_agg(r), '[]')::text from ")
+_render_kept = lru_cache(maxsize=2048)(_render)
+
+
+# `r.*`, since `r` alone would be a column of that name.
+_ROWS = SQL("select coalesce(json_agg(r.*), '[]')::text from ")
 
 
 def _select(query: Select) -> Composed:
@@ -114,9 +141,12 @@ def _insert(query: Insert) -> Composed:
 
 def _update(query: Update) -> Composed:
     table = Identifier(*query.table)
-    new = SQL(", ").join(SQL("{0} = new.{0}").format(Identifier(column)) for column in query.values)
+    new = SQL(", ").join(
+        SQL("{0} = butterbase_new.{0}").format(Identifier(column)) for column in query.values
+    )
     return SQL(
-        "update {table} set {new} from json_populate_record(null::{table}, {row}) new{where}"
+        "update {table} set {new} "
+        "from json_populate_record(null::{table}, {row}) butterbase_new{where}"
     ).format(
         table=table,
         new=new,

@@ -9,7 +9,7 @@ import psycopg
 
 from butterbase.cli.setup import publish
 from butterbase.sql.apps import App, create_app, set_up_cluster
-from butterbase.sql.cluster import Cluster, app_owner
+from butterbase.sql.cluster import Cluster
 from butterbase.sql.secrets import MasterKey
 from tests.postgres import Database, Databases
 
@@ -27,7 +27,7 @@ class Installation:
     @property
     def owner_dsn(self) -> str:
         """The developer's DSN of the app's database."""
-        return self.cluster.dsn(app_owner("main"), self.main.name)
+        return self.cluster.owner_dsn("main", self.main.name)
 
     def as_owner(self, statements: str) -> None:
         """Run the developer's SQL."""

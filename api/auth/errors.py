@@ -63,7 +63,7 @@ class SessionNotFoundError(AuthError):
     code = "session_not_found"
 
 
-STATUS: dict[type[Exception], int] = {
+STATUS: dict[type, int] = {
     AuthError: 400,
     AuthForbiddenError: 401,
     SessionNotFoundError: 403,

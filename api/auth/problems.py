@@ -5,6 +5,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from butterbase.api.auth.errors import STATUS, AuthError
+from butterbase.sql.errors import nearest
 
 _VERSION_HEADER = "X-Supabase-Api-Version"
 _VERSION = "2024-01-01"
@@ -14,7 +15,7 @@ async def on_auth_error(
     req: Request, resp: Response, error: AuthError, _params: dict[str, object]
 ) -> None:
     """Newer clients send a version and read `code`; older ones read `error_code` and `msg`."""
-    resp.status = status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+    resp.status = status = nearest(STATUS, type(error))
     resp.content_type = falcon.MEDIA_JSON
     resp.set_header("X-Sb-Error-Code", error.code)
     if (req.get_header(_VERSION_HEADER) or "") >= _VERSION:

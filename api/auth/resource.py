@@ -16,7 +16,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
-from butterbase.ai.body import read_body
+from butterbase.ai.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth.errors import (
     AuthForbiddenError,
@@ -41,6 +41,8 @@ QUERIES = load_queries("auth")
 PASSWORD_LENGTH_MIN = 6
 PASSWORD_BYTES_MAX = 1024
 BODY_BYTES_MAX = 64 * 1024
+DATA_BYTES_MAX = 4096
+"""Of a user's own data: every access token carries it, and must fit into a header."""
 
 _EMAIL = re.compile(r"[^@\s\0]{1,64}@[^@\s\0]{1,190}\.[^@\s\0.]{1,63}")
 
@@ -99,6 +101,9 @@ class SignupResource:
         asked = await _read(req, _CREDENTIALS)
         email = check_email(asked.email)
         check_password(asked.password)
+        data = msgspec.json.encode(asked.data)
+        if len(data) > DATA_BYTES_MAX:
+            raise InvalidAuthBodyError(f"data takes more than {DATA_BYTES_MAX} bytes")
         hashed = await self._passwords.hash(asked.password)
         session_id, refresh_token = str(uuid.uuid4()), _new_token()
         (result,) = await _app(req).service.run(
@@ -108,7 +113,7 @@ class SignupResource:
                     str(uuid.uuid4()).encode(),
                     email.encode(),
                     hashed.encode(),
-                    msgspec.json.encode(asked.data),
+                    data,
                     session_id.encode(),
                     _hash(refresh_token),
                 ),
@@ -241,10 +246,7 @@ def _answer(
 
 async def _read(req: Request, decoder: "msgspec.json.Decoder[_Body]") -> _Body:
     body = await read_body(req, bytes_max=BODY_BYTES_MAX)
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidAuthBodyError(f"the body cannot be read: {error}") from None
+    return decode_json(decoder, body, InvalidAuthBodyError)
 
 
 def _app(req: Request) -> AppRuntime:

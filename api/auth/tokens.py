@@ -5,6 +5,7 @@ dump of the cache holds no tokens.
 """
 
 import hashlib
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -26,7 +27,7 @@ from butterbase.sql.errors import InvalidTokenError
 LEEWAY_S = 10
 """How far the clock of another token issuer may be off."""
 
-TOKEN_BYTES_MAX = 8192
+TOKEN_BYTES_MAX = 16_384
 
 
 class ExpiredTokenError(InvalidTokenError):
@@ -93,6 +94,8 @@ class Tokens:
     def _decode(self, token: str) -> Claims:
         if len(token) > TOKEN_BYTES_MAX:
             raise InvalidTokenError("the token is too long")
+        if not token.isascii():
+            raise InvalidTokenError
         try:
             payload = jwt.decode(
                 token,
@@ -118,7 +121,9 @@ def _claims(payload: dict[str, Any]) -> Claims:
     if not isinstance(role, str) or role not in REQUEST_ROLES:
         raise InvalidTokenError("the token's role is none of anon, authenticated, service_role")
     expires_at, subject = payload.get("exp"), payload.get("sub")
-    if expires_at is not None and not isinstance(expires_at, int | float):
+    if expires_at is not None and not (
+        isinstance(expires_at, int | float) and math.isfinite(expires_at)
+    ):
         raise InvalidTokenError("the token's exp is not a number")
     session_id = payload.get("session_id")
     return Claims(

@@ -6,7 +6,7 @@ import msgspec
 from falcon import MEDIA_JSON
 from falcon.asgi import App, Request, Response
 
-from butterbase.ai.body import read_body
+from butterbase.ai.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.errors import InvalidBodyError
 from butterbase.api.rest.parser import RestRequest, parse_request, wants_representation
@@ -16,6 +16,10 @@ from butterbase.sql.claims import Claims
 from butterbase.sql.pipeline import Result, Statement
 
 SCHEMA = "public"
+
+COLUMN_COUNT_MAX = 1600
+NAME_BYTES_MAX = 63
+"""Of a table and of a name: https://www.postgresql.org/docs/current/limits.html"""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -65,29 +69,37 @@ class TableResource:
 
 def read_rows(body: bytes) -> tuple[tuple[str, ...], bytes]:
     """Column names, and the rows as a JSON array. Raises InvalidBodyError."""
-    try:
-        if body.lstrip()[:1] != b"[":
-            return tuple(_OBJECT.decode(body)), b"[" + body + b"]"
-        objects = _OBJECTS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidBodyError(f"the body is not JSON objects: {error}") from None
+    if body.lstrip()[:1] != b"[":
+        return read_object(body, may_be_empty=True), b"[" + body + b"]"
+    objects = decode_json(_OBJECTS, body, _refusal)
     if not objects or not objects[0]:
         raise InvalidBodyError("the body holds no values")
-    names = tuple(objects[0])
+    names = _checked(objects[0])
     if any(row.keys() != objects[0].keys() for row in objects):
         raise InvalidBodyError("all objects of the body must have the same keys")
     return names, body
 
 
-def read_object(body: bytes) -> tuple[str, ...]:
-    """The names in a JSON object with at least one. Raises InvalidBodyError."""
-    try:
-        names = tuple(_OBJECT.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidBodyError(f"the body is not a JSON object: {error}") from None
-    if not names:
+def read_object(body: bytes, *, may_be_empty: bool = False) -> tuple[str, ...]:
+    """The names in a JSON object. Raises InvalidBodyError."""
+    names = _checked(decode_json(_OBJECT, body, _refusal))
+    if not names and not may_be_empty:
         raise InvalidBodyError("the body holds no values")
     return names
+
+
+def _refusal(reason: str) -> InvalidBodyError:
+    return InvalidBodyError(f"the body is not JSON objects: {reason}")
+
+
+def _checked(row: dict[str, msgspec.Raw]) -> tuple[str, ...]:
+    """The row's names. Raises InvalidBodyError for what cannot be columns of one table."""
+    if len(row) > COLUMN_COUNT_MAX:
+        raise InvalidBodyError(f"an object of the body has more than {COLUMN_COUNT_MAX} keys")
+    for name in row:
+        if len(name.encode("utf-8", "replace")) > NAME_BYTES_MAX:
+            raise InvalidBodyError(f"the key {name[:NAME_BYTES_MAX]}… is too long for a column")
+    return tuple(row)
 
 
 async def _run(

@@ -17,12 +17,12 @@ from pathlib import Path
 import httpx
 from msgspec import Struct
 
-from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.api.apps import keys_of
 from butterbase.api.auth.keys import AppKeys
 from butterbase.api.settings import ApiSettings
 from butterbase.cli.runtime import SUPERVISED
-from butterbase.sql.apps import App, create_app, set_up_cluster
-from butterbase.sql.cluster import Cluster, LoginRole, app_owner
+from butterbase.sql.apps import FIRST_APP, App, create_app, set_up_cluster
+from butterbase.sql.cluster import Cluster, app_authenticator, app_owner
 from butterbase.sql.embedded import EmbeddedPostgres, free_port
 from butterbase.sql.secrets import MasterKey
 
@@ -50,7 +50,7 @@ class Installation(Struct, frozen=True):
     @property
     def authenticator_dsn(self) -> str:
         """What the data path of the api connects with."""
-        return self.cluster.dsn(LoginRole.AUTHENTICATOR, self.app.database)
+        return self.cluster.dsn(app_authenticator(self.app.id), self.app.database)
 
 
 class Api(Struct, frozen=True):

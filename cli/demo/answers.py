@@ -12,11 +12,11 @@ from msgspec import Struct
 from openai import APIStatusError, AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from butterbase.api.apps import FIRST_APP
 from butterbase.cli.demo import upstream
 from butterbase.cli.demo.errors import DemoError
 from butterbase.cli.demo.instance import Instance
 from butterbase.cli.demo.report import hold
+from butterbase.sql.apps import FIRST_APP
 
 READY_WITHIN_S = 120.0
 COUNTED_WITHIN_S = 15.0

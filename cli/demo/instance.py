@@ -13,14 +13,14 @@ import httpx
 from msgspec import Struct
 from msgspec.structs import replace
 
-from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.api.apps import keys_of
 from butterbase.api.settings import ApiSettings
 from butterbase.cli.db import database_url
 from butterbase.cli.demo.errors import DemoError
 from butterbase.cli.runtime import SUPERVISED, open_cluster
 from butterbase.cli.settings import CUSTOMARY, PREFIX, Settings, StreamSettings, to_environment
 from butterbase.cli.up import wait_until_ready
-from butterbase.sql.apps import find_app
+from butterbase.sql.apps import FIRST_APP, find_app
 from butterbase.sql.embedded import free_port
 from butterbase.sql.errors import SettingError
 from butterbase.sql.settings import DatabaseSettings

@@ -1,6 +1,7 @@
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,17 @@ class Api:
         return self.anon | {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
-@pytest.fixture
-async def api(installation: Installation) -> AsyncIterator[Api]:
-    settings = ApiSettings()
+@asynccontextmanager
+async def running(installation: Installation, settings: ApiSettings) -> AsyncIterator[Api]:
     keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
     app = create_app(
         installation.cluster, settings, AiSettings(), EmbedderSettings(), models_dir=MODELS_DIR
     )
     async with client_of(app) as client:
         yield Api(client, keys, installation)
+
+
+@pytest.fixture
+async def api(installation: Installation) -> AsyncIterator[Api]:
+    async with running(installation, ApiSettings()) as api:
+        yield api

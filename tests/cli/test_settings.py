@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import fields
 
-from butterbase.api.apps import FIRST_APP, keys_of
+from butterbase.api.apps import keys_of
 from butterbase.cli.settings import Settings, load_settings, to_environment
+from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.errors import SettingError
 from butterbase.sql.secrets import MasterKey

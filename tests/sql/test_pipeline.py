@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from butterbase.sql.claims import ANON, SERVICE_ROLE, Claims, claims_for_role
-from butterbase.sql.cluster import LoginRole
+from butterbase.sql.cluster import app_authenticator
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
 from tests.installation import Installation
@@ -52,7 +52,7 @@ async def test_an_error_leaves_the_connection_usable(executor: Executor) -> None
 
 async def test_role_and_claims_hold_for_one_transaction(installation: Installation) -> None:
     executor = Executor(
-        installation.cluster.dsn(LoginRole.AUTHENTICATOR, installation.main.name),
+        installation.cluster.dsn(app_authenticator("main"), installation.main.name),
         connection_count_max=1,
     )
     who = Statement(b"select current_user, current_setting('request.jwt.claims', true)")
@@ -61,14 +61,16 @@ async def test_role_and_claims_hold_for_one_transaction(installation: Installati
         (result,) = await executor.run_as(claims, who)
         assert result.rows() == [(b"anon", b'{"sub":"x"}')]
         (result,) = await executor.run(who)
-        assert result.rows() == [(b"authenticator", b"")]
+        assert result.rows() == [(b"app_main_authenticator", b"")]
     finally:
         await executor.close()
 
 
-@pytest.mark.parametrize("role", ["postgres", "butterbase_service", "butterbase_stream", "nobody"])
+@pytest.mark.parametrize(
+    "role", ["postgres", "butterbase_service", "butterbase_stream", "app_main_owner", "nobody"]
+)
 async def test_the_login_role_becomes_no_other(installation: Installation, role: str) -> None:
-    executor = Executor(installation.cluster.dsn(LoginRole.AUTHENTICATOR, installation.main.name))
+    executor = Executor(installation.cluster.dsn(app_authenticator("main"), installation.main.name))
     try:
         with pytest.raises(DatabaseError):
             await executor.run_as(Claims(role=role, json="{}"), Statement(b"select 1"))

@@ -40,7 +40,7 @@ $$;
 
 revoke create on schema public from public;
 grant usage on schema public, auth, ai, extensions to anon, authenticated, service_role;
-grant usage on schema public, auth, ai, extensions to butterbase_service, butterbase_stream;
+grant usage on schema public, auth, ai, extensions to butterbase_auth, butterbase_stream;
 
 create table butterbase.checkpoints (
   projection text primary key,
@@ -51,35 +51,66 @@ create table butterbase.checkpoints (
 grant usage on schema butterbase to butterbase_stream;
 grant select, insert, update on butterbase.checkpoints to butterbase_stream;
 
--- Tables are closed until a policy opens them.
-create function butterbase.enable_row_level_security() returns event_trigger
+-- Tables are closed until a policy opens them; views show what their reader may see; materialized
+-- views, which know no policies, are for the service role.
+create function butterbase.secure_new_relations() returns event_trigger
 language plpgsql set search_path = '' as $$
 declare
   made record;
 begin
   for made in
-    select c.oid, c.oid::regclass as name
+    select c.oid, c.oid::regclass as name, c.relkind, c.relrowsecurity
     from pg_event_trigger_ddl_commands() d
-    join pg_class c on c.oid = d.objid
-    where d.classid = 'pg_class'::regclass and d.schema_name = 'public'
-      and c.relkind in ('r', 'p') and not c.relrowsecurity
+    join pg_catalog.pg_class c on c.oid = d.objid
+    where d.classid = 'pg_catalog.pg_class'::regclass and d.schema_name = 'public'
+      and c.relkind in ('r', 'p', 'v', 'm')
   loop
     if lower(coalesce(current_setting('butterbase.rls', true), 'on')) in ('off', 'false', '0') then
       raise warning 'row-level security is OFF for %: anyone with the anon key may read and write it',
         made.name;
-    else
+    elsif made.relkind = 'v' then
+      execute format('alter view %s set (security_invoker = true)', made.name);
+    elsif made.relkind = 'm' then
+      execute format('revoke all on %s from anon, authenticated', made.name);
+    elsif not made.relrowsecurity then
       execute format('alter table %s enable row level security', made.name);
     end if;
   end loop;
 end
 $$;
 
-comment on function butterbase.enable_row_level_security() is
+comment on function butterbase.secure_new_relations() is
   'Turned off by: set butterbase.rls = off';
 
-create event trigger butterbase_enable_row_level_security on ddl_command_end
-  when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
-  execute function butterbase.enable_row_level_security();
+create event trigger butterbase_secure_new_relations on ddl_command_end
+  when tag in (
+    'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE VIEW', 'CREATE MATERIALIZED VIEW')
+  execute function butterbase.secure_new_relations();
+
+-- Postgres refuses to update or delete rows of a published table that have no identity. A table
+-- without a primary key gets the whole row as one.
+create function butterbase.identify_rows() returns event_trigger
+language plpgsql set search_path = '' as $$
+declare
+  made record;
+begin
+  for made in
+    select distinct c.oid::regclass as name
+    from pg_event_trigger_ddl_commands() d
+    join pg_catalog.pg_class c on c.oid = d.objid
+    where d.classid = 'pg_catalog.pg_class'::regclass and d.schema_name = 'public'
+      and c.relkind in ('r', 'p') and c.relreplident = 'd'
+      and not exists (
+        select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary)
+  loop
+    execute format('alter table %s replica identity full', made.name);
+  end loop;
+end
+$$;
+
+create event trigger butterbase_identify_rows on ddl_command_end
+  when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE')
+  execute function butterbase.identify_rows();
 
 -- DDL announces itself in the log, in its place among the changes, so that readers which cache
 -- policies and columns drop them at the right commit.

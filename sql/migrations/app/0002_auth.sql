@@ -62,8 +62,8 @@ create index refresh_tokens_session_id on auth.refresh_tokens (session_id);
 
 -- The user as Supabase's clients read it.
 create function auth.user_json(u auth.users) returns json
-language sql stable parallel safe as $$
-  select json_build_object(
+language sql stable parallel safe set search_path = '' as $$
+  select pg_catalog.json_build_object(
     'id', u.id,
     'aud', u.aud,
     'role', u.role,
@@ -74,24 +74,31 @@ language sql stable parallel safe as $$
     'last_sign_in_at', u.last_sign_in_at,
     'app_metadata', u.raw_app_meta_data,
     'user_metadata', u.raw_user_meta_data,
-    'identities', json_build_array(),
+    'identities', '[]'::json,
     'is_anonymous', u.is_anonymous,
     'created_at', u.created_at,
     'updated_at', u.updated_at)
 $$;
 
 revoke execute on function auth.user_json(auth.users) from public;
-grant execute on function auth.user_json(auth.users) to butterbase_service;
+grant execute on function auth.user_json(auth.users) to butterbase_auth;
 
 grant select, insert, update, delete on auth.users, auth.sessions, auth.refresh_tokens
-  to butterbase_service;
-grant select on auth.users to service_role;
-
--- The developer's tables may refer to users, and react to them.
+  to butterbase_auth;
+-- The developer's tables may refer to users, and react to them. Password hashes are nobody's.
 do $$
+declare
+  reader text;
 begin
-  execute format(
-    'grant select, references, trigger on auth.users to %I',
-    (select pg_get_userbyid(datdba) from pg_database where datname = current_database()));
+  foreach reader in array array[
+    'service_role',
+    (select pg_get_userbyid(datdba) from pg_database where datname = current_database())]
+  loop
+    execute format(
+      'grant select (id, aud, role, email, email_confirmed_at, last_sign_in_at, '
+      'raw_app_meta_data, raw_user_meta_data, banned_until, is_anonymous, created_at, '
+      'updated_at, deleted_at) on auth.users to %I', reader);
+  end loop;
+  execute format('grant references, trigger on auth.users to %I', reader);
 end
 $$;

@@ -11,9 +11,9 @@ begin
       ('anon', 'nologin noinherit'),
       ('authenticated', 'nologin noinherit'),
       ('service_role', 'nologin noinherit bypassrls'),
-      -- The data path's login: it may become one of the three above and nothing else.
-      ('authenticator', 'login noinherit'),
-      -- The api's own tables (auth, events, configuration).
+      -- What each app's service role may do in its own database: users and sessions.
+      ('butterbase_auth', 'nologin'),
+      -- The api's own tables in the control database: events, configuration.
       ('butterbase_service', 'login'),
       -- The log's reader, and the writer of projections.
       ('butterbase_stream', 'login replication')
@@ -27,5 +27,3 @@ begin
   end loop;
 end
 $$;
-
-grant anon, authenticated, service_role to authenticator;

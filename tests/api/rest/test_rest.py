@@ -1,6 +1,8 @@
 import pytest
 
-from tests.api.conftest import Api
+from butterbase.api.settings import ApiSettings
+from tests.api.conftest import Api, running
+from tests.installation import Installation
 
 TODOS = """
 create table todos (
@@ -163,3 +165,63 @@ async def test_a_client_of_another_app_is_refused(api: Api) -> None:
 async def test_the_app_is_served_below_its_prefix_too(todos: Api) -> None:
     answer = await todos.client.get("/v1/main/rest/v1/todos", headers=todos.anon)
     assert (answer.status_code, answer.json()) == (200, [])
+
+
+async def test_a_view_shows_what_its_reader_may_see(todos: Api) -> None:
+    todos.installation.as_owner("create view v as select * from todos")
+    ana, bo = await todos.sign_up("ana@example.com"), await todos.sign_up("bo@example.com")
+    await todos.client.post("/rest/v1/todos", json={"title": "a"}, headers=ana)
+    for caller, count in ((ana, 1), (bo, 0), (todos.anon, 0)):
+        assert len((await todos.client.get("/rest/v1/v", headers=caller)).json()) == count
+    await todos.client.patch("/rest/v1/v", json={"title": "stolen"}, headers=bo)
+    assert (await todos.client.get("/rest/v1/v", headers=ana)).json()[0]["title"] == "a"
+
+
+async def test_a_materialized_view_is_for_the_service_role(todos: Api) -> None:
+    todos.installation.as_owner("create materialized view m as select * from todos")
+    assert (await todos.client.get("/rest/v1/m", headers=todos.anon)).status_code == 401
+    assert (await todos.client.get("/rest/v1/m", headers=todos.service)).status_code == 200
+
+
+async def test_rows_without_a_primary_key_are_changed_and_deleted(api: Api) -> None:
+    api.installation.as_owner("create table n (i int); insert into n values (1), (2)")
+    for method in ("PATCH", "DELETE"):
+        answer = await api.client.request(
+            method, "/rest/v1/n?i=eq.1", json={"i": 1}, headers=api.service
+        )
+        assert answer.status_code == 204, answer.text
+    assert (await api.client.get("/rest/v1/n", headers=api.service)).json() == [{"i": 2}]
+
+
+async def test_any_name_is_a_columns_and_a_tables(api: Api) -> None:
+    api.installation.as_owner(
+        'create table new (id int primary key, r int, new int, "a""b c" text);'
+        "insert into new values (1, 7, 8, 'x')"
+    )
+    changed = await api.client.patch(
+        "/rest/v1/new?r=eq.7", json={"new": 9, 'a"b c': "y"}, headers=api.service | RETURN
+    )
+    row = {"id": 1, "r": 7, "new": 9, 'a"b c': "y"}
+    assert changed.json() == [row]
+    assert (await api.client.get("/rest/v1/new", headers=api.service)).json() == [row]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "{" + ",".join(f'"k{i}":1' for i in range(1601)) + "}",
+        '{"' + "k" * 64 + '": 1}',
+    ],
+)
+async def test_a_body_that_fits_no_table_is_refused(todos: Api, body: str) -> None:
+    answer = await todos.client.post("/rest/v1/todos", content=body, headers=todos.service)
+    assert (answer.status_code, answer.json()["code"]) == (400, "PGRST102")
+
+
+async def test_a_statement_that_takes_too_long_is_ended(installation: Installation) -> None:
+    installation.as_owner("create view slow as select pg_sleep(60)::text as slept")
+    async with running(installation, ApiSettings(statement_timeout_s=1)) as api:
+        answer = await api.client.get("/rest/v1/slow", headers=api.service)
+    assert (answer.status_code, answer.json()["code"]) == (504, "57014")
