@@ -17,8 +17,12 @@ class AiSettings(Struct, frozen=True):
         str | None, Meta(description="model of requests to that provider that name none")
     ] = None
     ai_private_base_urls: Annotated[
-        bool, Meta(description="let apps' own providers be in private networks or on this machine")
-    ] = False
+        bool | None,
+        Meta(
+            description="let apps' own providers be in private networks or on this machine;"
+            " default only for `up` with all of it on this machine"
+        ),
+    ] = None
     ai_connect_timeout_s: Annotated[
         float, Meta(gt=0, description="seconds to connect to a provider")
     ] = 10.0

@@ -39,7 +39,7 @@ class Upstream:
 
     def __init__(self, settings: AiSettings) -> None:
         self._operators = _client(settings, is_private_allowed=True)
-        self._apps = _client(settings, is_private_allowed=settings.ai_private_base_urls)
+        self._apps = _client(settings, is_private_allowed=bool(settings.ai_private_base_urls))
 
     async def close(self) -> None:
         await self._operators.aclose()

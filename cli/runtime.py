@@ -49,6 +49,7 @@ def handover_path(settings: Settings) -> Path:
     directory of the system's. Raises SettingError when another user has made that one.
     """
     path = settings.database.directory / "realtime.sock"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

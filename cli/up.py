@@ -109,6 +109,9 @@ async def _first_of(*tasks: "asyncio.Task[Any]") -> None:
 async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[Child]]:
     environment = dict(os.environ) | to_environment(settings)
     environment["BUTTERBASE_DATABASE_URL"] = cluster.admin_dsn()
+    if settings.ai.ai_private_base_urls is None and is_own_machine(settings):
+        # Whoever holds the service key is at this machine anyway: a local model is what they want.
+        environment["BUTTERBASE_AI_PRIVATE_BASE_URLS"] = "true"
     environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
     environment[SUPERVISED] = str(os.getpid())
     children = [
@@ -122,6 +125,12 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
     finally:
         for child in reversed(children):
             await child.stop()
+
+
+def is_own_machine(settings: Settings) -> bool:
+    """Whether everything is here, and nothing is reached from elsewhere."""
+    is_local = settings.api.host in ("127.0.0.1", "::1", "localhost")
+    return is_local and not (settings.database.database_url or settings.api.public_url)
 
 
 async def _announce(cluster: Cluster, settings: Settings, app: App) -> None:

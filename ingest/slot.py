@@ -135,8 +135,8 @@ async def _find_slot(conn: AsyncConnection, name: str) -> LSN | None:
 def lost_slot(name: str) -> SlotError:
     return SlotError(
         f"replication slot {name} was invalidated: the server removed log that was not read yet",
-        hint=f"Drop it (select pg_drop_replication_slot('{name}')), let it be created anew and"
-        " rebuild the projections: changes in between are not in the log any more. A larger"
+        hint=f"Drop it (select pg_drop_replication_slot('{name}')); it is created anew. Changes in"
+        " between are not in the log any more, and so in no projection. A larger"
         " max_slot_wal_keep_size allows for longer pauses.",
     )
 

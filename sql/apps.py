@@ -1,5 +1,6 @@
 """Setting up a cluster, and creating apps: databases with an owner, our schemas and our grants."""
 
+import logging
 import re
 from datetime import datetime
 from importlib.resources import files
@@ -21,6 +22,8 @@ from butterbase.sql.migrate import migrate, read_migrations
 from butterbase.sql.server import check_server, connect
 
 _MIGRATIONS = files("butterbase.sql").joinpath("migrations")
+logger = logging.getLogger(__name__)
+
 FIRST_APP = "main"
 """The app that is made at set-up, and served at the origin's root besides its own prefix."""
 
@@ -40,6 +43,7 @@ async def set_up_cluster(cluster: Cluster) -> None:
         await _create_database(conn, cluster.control_database)
     async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         await migrate(conn, read_migrations(_MIGRATIONS / "control"))
+        await _forget_foreign_checkpoints(conn)
         for role in LoginRole:
             await _set_password(conn, role, cluster.password(role))
         await _restrict(conn, cluster.control_database, [LoginRole.SERVICE, LoginRole.STREAM])
@@ -67,6 +71,7 @@ async def create_app(cluster: Cluster, app_id: str, *, database: str | None = No
         )
     async with await connect(cluster.admin_dsn(database)) as conn:
         await migrate(conn, read_migrations(_MIGRATIONS / "app"))
+        await _forget_foreign_checkpoints(conn)
     async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         await conn.execute(
             "insert into butterbase.apps (id, database) values (%s, %s)"
@@ -101,6 +106,16 @@ async def _create_database(conn: AsyncConnection, name: str) -> None:
         await conn.execute(
             sql.SQL("create database {} template template0").format(sql.Identifier(name))
         )
+
+
+async def _forget_foreign_checkpoints(conn: AsyncConnection) -> None:
+    """A database restored on another server brings checkpoints that its log has not reached."""
+    cursor = await conn.execute(
+        "delete from butterbase.checkpoints where lsn > pg_current_wal_insert_lsn()"
+        " returning projection"
+    )
+    for (projection,) in await cursor.fetchall():
+        logger.warning("projection %s: its checkpoint is of another server; forgotten", projection)
 
 
 def _roles(app_id: str) -> dict[str, LiteralString]:

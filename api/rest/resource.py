@@ -9,13 +9,18 @@ from falcon.asgi import App, Request, Response
 from butterbase.ai.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.errors import InvalidBodyError
-from butterbase.api.rest.parser import RestRequest, parse_request, wants_representation
+from butterbase.api.rest.parser import (
+    SCHEMA,
+    RestRequest,
+    check_headers,
+    check_is_plain,
+    parse_request,
+    wants_representation,
+)
 from butterbase.api.settings import ApiSettings
 from butterbase.sql import render
 from butterbase.sql.claims import Claims
 from butterbase.sql.pipeline import Result, Statement
-
-SCHEMA = "public"
 
 COLUMN_COUNT_MAX = 1600
 NAME_BYTES_MAX = 63
@@ -37,7 +42,7 @@ class TableResource:
         self._body_bytes_max = body_bytes_max
 
     async def on_get(self, req: Request, resp: Response, table: str) -> None:
-        asked = parse_request(req.query_string)
+        asked = _asked(req)
         query = render.Select((SCHEMA, table), asked.columns, _names(asked), asked.order)
         values = (*_values(asked), _bytes(asked.limit), _bytes(asked.offset))
         _answer(resp, await _run(req, query, *values, read_only=True), 200)
@@ -45,35 +50,43 @@ class TableResource:
     on_head = on_get  # Falcon leaves the body out
 
     async def on_post(self, req: Request, resp: Response, table: str) -> None:
-        asked = parse_request(req.query_string)
+        asked = _asked(req)
         if asked.filters:
             raise InvalidBodyError("an insert takes no filters")
         body = await read_body(req, bytes_max=self._body_bytes_max)
-        names, rows = read_rows(body)
+        names, rows = read_rows(body, asked.written)
         query = render.Insert((SCHEMA, table), names, _returning(req, asked))
         values = (rows,) if names else ()
         _answer(resp, await _run(req, query, *values), 201)
 
     async def on_patch(self, req: Request, resp: Response, table: str) -> None:
-        asked = parse_request(req.query_string)
+        asked = _asked(req)
         body = await read_body(req, bytes_max=self._body_bytes_max)
         names = read_object(body)
+        check_is_plain(asked)
         query = render.Update((SCHEMA, table), names, _names(asked), _returning(req, asked))
         _answer(resp, await _run(req, query, body, *_values(asked)), 204)
 
     async def on_delete(self, req: Request, resp: Response, table: str) -> None:
-        asked = parse_request(req.query_string)
+        asked = _asked(req)
+        check_is_plain(asked)
         query = render.Delete((SCHEMA, table), _names(asked), _returning(req, asked))
         _answer(resp, await _run(req, query, *_values(asked)), 204)
 
 
-def read_rows(body: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Column names, and the rows as a JSON array. Raises InvalidBodyError."""
+def read_rows(body: bytes, written: tuple[str, ...] = ()) -> tuple[tuple[str, ...], bytes]:
+    """Column names, given or from the rows, and the rows as a JSON array.
+
+    Raises InvalidBodyError.
+    """
     if body.lstrip()[:1] != b"[":
-        return read_object(body, may_be_empty=True), b"[" + body + b"]"
+        names = read_object(body, may_be_empty=True)
+        return written or names, b"[" + body + b"]"
     objects = decode_json(_OBJECTS, body, _refusal)
     if not objects or not objects[0]:
         raise InvalidBodyError("the body holds no values")
+    if written:
+        return written, body
     names = _checked(objects[0])
     if any(row.keys() != objects[0].keys() for row in objects):
         raise InvalidBodyError("all objects of the body must have the same keys")
@@ -86,6 +99,12 @@ def read_object(body: bytes, *, may_be_empty: bool = False) -> tuple[str, ...]:
     if not names and not may_be_empty:
         raise InvalidBodyError("the body holds no values")
     return names
+
+
+def _asked(req: Request) -> RestRequest:
+    profile = req.get_header("Accept-Profile") or req.get_header("Content-Profile")
+    check_headers(req.get_header("Accept"), profile, req.get_header("Prefer"))
+    return parse_request(req.query_string)
 
 
 def _refusal(reason: str) -> InvalidBodyError:

@@ -22,7 +22,7 @@ from butterbase.api.auth.keys import AppKeys
 from butterbase.api.settings import ApiSettings
 from butterbase.cli.runtime import SUPERVISED
 from butterbase.sql.apps import FIRST_APP, App, create_app, set_up_cluster
-from butterbase.sql.cluster import Cluster, app_authenticator, app_owner
+from butterbase.sql.cluster import Cluster, app_authenticator
 from butterbase.sql.embedded import EmbeddedPostgres, free_port
 from butterbase.sql.secrets import MasterKey
 
@@ -45,7 +45,7 @@ class Installation(Struct, frozen=True):
     @property
     def owner_dsn(self) -> str:
         """The developer's."""
-        return self.cluster.dsn(app_owner(self.app.id), self.app.database)
+        return self.cluster.owner_dsn(self.app.id, self.app.database)
 
     @property
     def authenticator_dsn(self) -> str:

@@ -78,3 +78,15 @@ def test_password_hashes_are_for_nobody_but_us(installation: Installation) -> No
         for table in ("refresh_tokens", "sessions", "users"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(sql.SQL("select * from {}").format(sql.Identifier("auth", table)))
+
+
+async def test_checkpoints_of_another_servers_log_are_forgotten(
+    installation: Installation,
+) -> None:
+    with psycopg.connect(installation.main.dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into butterbase.checkpoints values ('ours', '0/1'), ('theirs', 'FFFFFFFF/0')"
+        )
+        await create_app(installation.cluster, "main", database=installation.main.name)
+        left = conn.execute("select projection from butterbase.checkpoints").fetchall()
+    assert left == [("ours",)]

@@ -225,3 +225,37 @@ async def test_a_statement_that_takes_too_long_is_ended(installation: Installati
     async with running(installation, ApiSettings(statement_timeout_s=1)) as api:
         answer = await api.client.get("/rest/v1/slow", headers=api.service)
     assert (answer.status_code, answer.json()["code"]) == (504, "57014")
+
+
+async def test_an_insert_may_name_its_columns(todos: Api) -> None:
+    ana = await todos.sign_up("ana@example.com")
+    for columns in ('"title","done"', "title,done"):
+        made = await todos.client.post(
+            "/rest/v1/todos",
+            params={"columns": columns},
+            json=[{"title": "a", "done": True}, {"title": "b", "done": False, "id": 7}],
+            headers=ana | RETURN,
+        )
+        assert [row["title"] for row in made.json()] == ["a", "b"], made.text
+        assert 7 not in {row["id"] for row in made.json()}
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "headers"),
+    [
+        ("GET", "", {"Accept": "application/vnd.pgrst.object+json"}),
+        ("GET", "", {"Accept": "text/csv"}),
+        ("GET", "", {"Accept-Profile": "auth"}),
+        ("POST", "", {"Content-Profile": "auth"}),
+        ("POST", "", {"Prefer": "resolution=merge-duplicates,return=minimal"}),
+        ("PATCH", "?limit=1", {}),
+        ("DELETE", "?order=id", {}),
+    ],
+)
+async def test_what_is_not_known_is_refused_not_ignored(
+    todos: Api, method: str, query: str, headers: dict[str, str]
+) -> None:
+    answer = await todos.client.request(
+        method, f"/rest/v1/todos{query}", json={"title": "x"}, headers=todos.service | headers
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "unsupported")
