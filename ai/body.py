@@ -4,12 +4,14 @@ It lies in the lower of the two folders that read bodies; api/ uses it as well.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from falcon.asgi import Request
 
 from butterbase.sql.errors import ButterbaseError
+
+if TYPE_CHECKING:  # the stream process decodes JSON as well, and has no use for Falcon
+    from falcon.asgi import Request
 
 T = TypeVar("T")
 
@@ -20,7 +22,7 @@ class BodyTooLargeError(ButterbaseError):
     code = "body_too_large"
 
 
-async def read_body(req: Request, *, bytes_max: int) -> bytes:
+async def read_body(req: "Request", *, bytes_max: int) -> bytes:
     """The whole body. Raises BodyTooLargeError before more than `bytes_max` is held."""
     body = bytearray()
     if (req.content_length or 0) <= bytes_max:

@@ -1,16 +1,18 @@
 """One call to a model, from its request to its event.
 
-A call is a task of its own. It ends in exactly one `ai.call` event, whatever becomes of the
-client or the provider, and it is the client's leaving that cancels it.
+A call is a task of its own. It ends in one `ai.call` event, whatever becomes of the client or the
+provider, and it is the client's leaving that cancels it. The event is written at the end: a worker
+that is killed, and a control database that is away for longer than the write is tried, lose the
+events of the calls that run.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Literal, TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
@@ -321,23 +323,41 @@ class Gateway:
 
     async def _write(self, caller: Caller, call: AiCall) -> bool:
         """Write the event; whether it is written."""
-        data = msgspec.json.encode(call).decode()
-        event = [caller.app_id, AI_CALL, caller.user_id, caller.role, caller.request_id, data]
+        event = {
+            "app_id": caller.app_id,
+            "type": AI_CALL,
+            "user_id": caller.user_id,
+            "role": caller.role,
+            "request_id": caller.request_id,
+            "call_id": uuid4(),
+            "data": msgspec.json.encode(call).decode(),
+        }
         try:
-            async with (
-                asyncio.timeout(_WRITE_TIMEOUT_S),
-                self._pool.connection(_WRITE_TIMEOUT_S) as conn,
-            ):
-                await conn.execute(_INSERT_EVENT, event)
+            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                # Every connection of the pool may be a dead one; each is met once.
+                for _ in range(self._pool.max_size):
+                    try:
+                        await self._insert(event)
+                    except psycopg.OperationalError as error:
+                        _log.warning("request %s: writing again: %s", caller.request_id, error)
+                    else:
+                        return True
+                await self._insert(event)
         except (psycopg.Error, TimeoutError) as error:
             _log.error("not recorded (%s: %s): %s", type(error).__name__, error, event)
             return False
         return True
 
+    async def _insert(self, event: Mapping[str, object]) -> None:
+        async with self._pool.connection(_WRITE_TIMEOUT_S) as conn:
+            await conn.execute(_INSERT_EVENT, event)
 
+
+# Whether an insert whose connection was lost is there is not known: the next one may find it.
 _INSERT_EVENT = """
-insert into butterbase.events (app_id, type, user_id, role, request_id, data)
-values (%s, %s, %s, %s, %s, %s::jsonb)
+insert into butterbase.events (app_id, type, user_id, role, request_id, call_id, data)
+values (%(app_id)s, %(type)s, %(user_id)s, %(role)s, %(request_id)s, %(call_id)s, %(data)s::jsonb)
+on conflict (call_id) do nothing
 """
 
 

@@ -20,9 +20,14 @@ from butterbase.ai.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError, InvalidTokenError
+from butterbase.sql.errors import (
+    ButterbaseError,
+    DatabaseUnavailableError,
+    InvalidTokenError,
+    nearest,
+)
 
-# Read along the class's MRO; what is not here is a fault of ours, 500.
+# Read along the class's MRO; what only the last entry names is a fault of ours.
 _STATUSES: dict[type, int] = {
     AiRequestError: 400,
     BodyTooLargeError: 413,
@@ -37,6 +42,7 @@ _STATUSES: dict[type, int] = {
     DatabaseUnavailableError: 503,
     UpstreamError: 502,
     UpstreamTimeoutError: 504,
+    ButterbaseError: 500,
 }
 
 _TYPES = {
@@ -69,7 +75,7 @@ def render_error(error: ButterbaseError) -> tuple[int, bytes]:
         if error.body is not None:
             return status, error.body
     else:
-        status = next((_STATUSES[cls] for cls in type(error).__mro__ if cls in _STATUSES), 500)
+        status = nearest(_STATUSES, type(error))
     param: str | None = getattr(error, "param", None)
     type_ = _TYPES.get(status, "server_error")
     return status, msgspec.json.encode(

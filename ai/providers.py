@@ -7,12 +7,14 @@ https://platform.openai.com/docs/api-reference/embeddings
 
 import enum
 import re
+from functools import partial
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from butterbase.ai.body import decode_json
 from butterbase.ai.errors import (
     AiConfigError,
     AiRequestError,
@@ -103,7 +105,6 @@ _EMBEDDINGS_FIELDS = msgspec.json.Decoder(_EmbeddingsFields)
 _BOOLEAN = msgspec.json.Decoder(bool | None)
 _MODELS = msgspec.json.Decoder(list[str])
 _OPTIONS = msgspec.json.Decoder(dict[str, Raw] | None)
-_FIELD = re.compile(r"(?:`\$\.|required field `)(\w+)")
 
 
 class AiRequest(Struct, frozen=True):
@@ -122,19 +123,13 @@ class AiRequest(Struct, frozen=True):
 
 def decode_request(endpoint: Endpoint, body: bytes) -> AiRequest:
     """Raises AiRequestError."""
-    try:
-        fields = _ALL_FIELDS.decode(body)
-        if endpoint is Endpoint.EMBEDDINGS:
-            return AiRequest(endpoint, fields, _EMBEDDINGS_FIELDS.decode(body).model)
-        chat = _CHAT_FIELDS.decode(body)
-        include_usage = _BOOLEAN.decode((chat.stream_options or {}).get("include_usage", b"null"))
-    except msgspec.ValidationError as error:
-        at = re.search(r"`\$\.(\w+)", str(error)) or re.search(
-            r"required field `(\w+)`", str(error)
-        )
-        raise AiRequestError(str(error), param=at and at[1]) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise AiRequestError(f"the body is not a JSON object: {error}") from error
+    fields = decode_json(_ALL_FIELDS, body, _refusal)
+    if endpoint is Endpoint.EMBEDDINGS:
+        model = decode_json(_EMBEDDINGS_FIELDS, body, _refusal).model
+        return AiRequest(endpoint, fields, model)
+    chat = decode_json(_CHAT_FIELDS, body, _refusal)
+    asked = (chat.stream_options or {}).get("include_usage", Raw(b"null"))
+    include_usage = decode_json(_BOOLEAN, asked, _refusal)
     limits = [n for n in (chat.max_tokens, chat.max_completion_tokens) if n is not None]
     return AiRequest(
         endpoint,
@@ -145,6 +140,11 @@ def decode_request(endpoint: Endpoint, body: bytes) -> AiRequest:
         token_count=max(limits, default=None),
         choice_count=chat.n or 1,
     )
+
+
+def _refusal(reason: str) -> AiRequestError:
+    at = re.search(r"`\$\.(\w+)", reason) or re.search(r"required field `(\w+)`", reason)
+    return AiRequestError(f"the body cannot be read: {reason}", param=at and at[1])
 
 
 def choose_model(request: AiRequest, route: Route) -> str:
@@ -183,10 +183,9 @@ def _check_models(fields: dict[str, Raw], model: str, route: Route) -> None:
     # Routers such as OpenRouter and LiteLLM also take models to fall back to.
     for name in ("models", "fallbacks"):
         if name in fields:
-            try:
-                models += _MODELS.decode(fields[name])
-            except msgspec.ValidationError as error:
-                raise AiRequestError("it must be a list of models", param=name) from error
+            refusal = partial(AiRequestError, param=name, hint="it must be a list of models")
+            others = decode_json(_MODELS, fields[name], refusal)
+            models += others
     for name in models:
         if name not in route.allowed_models:
             raise ModelDeniedError(

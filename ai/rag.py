@@ -12,7 +12,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
-from butterbase.ai.body import read_body
+from butterbase.ai.body import BodyTooLargeError, decode_json, read_body
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
@@ -24,7 +24,9 @@ from butterbase.sql.pipeline import Executor, Result, Statement
 
 QUERIES = load_queries("rag")
 
-BODY_BYTES_MAX = 16 * 1024**2
+BODY_BYTES_MAX = 4 * 1024**2
+"""Documents are text: a long book has one million characters."""
+
 QUERY_LENGTH_MAX = 8_000
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -152,11 +154,17 @@ async def _run(req: Request, name: str, *values: bytes | None, read_only: bool =
 
 
 async def _read(req: Request, decoder: "msgspec.json.Decoder[_Body]") -> _Body:
-    body = await read_body(req, bytes_max=BODY_BYTES_MAX)
     try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RagRequestError(f"the body cannot be read: {error}") from None
+        body = await read_body(req, bytes_max=BODY_BYTES_MAX)
+    except BodyTooLargeError as error:
+        raise BodyTooLargeError(
+            error.message, hint="documents are text: send the text alone, or in several documents"
+        ) from None
+    return decode_json(decoder, body, _refusal)
+
+
+def _refusal(reason: str) -> RagRequestError:
+    return RagRequestError(f"the body cannot be read: {reason}")
 
 
 def _document_id(text: str) -> bytes:

@@ -17,7 +17,7 @@ from falcon.asgi import Request, Response
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from butterbase.ai.body import read_body
+from butterbase.ai.body import decode_json, read_body
 from butterbase.ai.config import POOL_TIMEOUT_S, AiConfigChange, AiConfigs
 from butterbase.ai.errors import (
     AiConfigError,
@@ -131,10 +131,7 @@ class ConfigResource:
     @_errors_as_openais
     async def on_put(self, req: Request, resp: Response) -> None:
         _check_is_service(req.context.claims)
-        try:
-            change = _CONFIG_CHANGE.decode(await _read(req, _CONFIG_BYTES_MAX))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise AiConfigError(str(error)) from error
+        change = decode_json(_CONFIG_CHANGE, await _read(req, _CONFIG_BYTES_MAX), AiConfigError)
         _answer(resp, await self._configs.change(req.context.app_id, change))
 
 
@@ -217,7 +214,10 @@ async def _client_left(req: Request) -> None:
 def _days(req: Request) -> tuple[date, date]:
     """First and last day. Raises AiRequestError."""
     end = _date(req, "endDate") or datetime.now(UTC).date()
-    start = _date(req, "startDate") or end - timedelta(days=_USAGE_DAYS - 1)
+    try:
+        start = _date(req, "startDate") or end - timedelta(days=_USAGE_DAYS - 1)
+    except OverflowError as error:
+        raise AiRequestError("no days come before it", param="endDate") from error
     if not timedelta(0) <= end - start < timedelta(days=_USAGE_DAYS_MAX):
         raise AiRequestError(
             f"startDate to endDate must be 1 to {_USAGE_DAYS_MAX} days", param="startDate"

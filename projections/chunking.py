@@ -1,7 +1,8 @@
 """Texts to embed: a document → passages of a size that the embedding model sees whole.
 
 Breaks are looked for at headings first, then blank lines, ends of sentences, ends of lines, and
-words. A chunk never crosses a heading. Of Markdown, headings that begin with `#` and fenced code,
+words. A heading begins a chunk, unless less than a quarter of one came before it: text of many
+headings would else have as many chunks. Of Markdown, headings that begin with `#` and fenced code,
 in which there are none, are known (https://spec.commonmark.org/0.31.2/#atx-headings); anything
 else is text.
 """
@@ -44,7 +45,7 @@ class Chunk(Struct, frozen=True):
     """In characters; the document's `[start:end]` is `text`."""
     end: int
     heading: str
-    """The path of headings above the text, `Guide > Install`; empty where there are none."""
+    """The path of headings above the text's start, `Guide > Install`; empty without headings."""
 
 
 class _Section(Struct, frozen=True):
@@ -56,18 +57,19 @@ class _Section(Struct, frozen=True):
 def chunk(text: str, *, size: int = CHUNK_CHARS, overlap: int = OVERLAP_CHARS) -> list[Chunk]:
     """The document in order, as chunks of at most `size` characters; [] where it is blank.
 
-    Every character but white space is in a chunk. Of two neighbours below the same heading the
-    second repeats up to `overlap` characters of the first, whole sentences if there are any.
+    Every character but white space is in a chunk. Of two neighbours that no heading parts the
+    second repeats up to `overlap` characters of the first, whole sentences if there are any. With
+    an overlap of up to a quarter of the size there are at most `4 * len(text) / size + 1` chunks.
     Raises ValueError for a size below 2 or an overlap of half the size or more.
     """
     if size < 2 or not 0 <= overlap < size // 2:
         raise ValueError(f"no chunks of {size} characters with an overlap of {overlap}")
     return [
-        Chunk(ordinal, text[start:end], start, end, section.heading)
-        for ordinal, (section, start, end) in enumerate(
-            (section, start, end)
-            for section in _sections(text)
-            for start, end in _spans(text, section, size, overlap)
+        Chunk(ordinal, text[start:end], start, end, heading)
+        for ordinal, (start, end, heading) in enumerate(
+            (start, end, _heading_at(sections, start))
+            for sections in _gathered(_sections(text), size / 4)
+            for start, end in _spans(text, sections[0].start, sections[-1].end, size, overlap)
         )
     ]
 
@@ -98,6 +100,22 @@ def _sections(text: str) -> Iterator[_Section]:
     yield from _trimmed(text, start, len(text), titles)
 
 
+def _gathered(sections: Iterator[_Section], length_min: float) -> Iterator[list[_Section]]:
+    """The sections in groups; only the last may be shorter than `length_min`."""
+    group: list[_Section] = []
+    for section in sections:
+        group.append(section)
+        if section.end - group[0].start >= length_min:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _heading_at(sections: list[_Section], position: int) -> str:
+    return next(s.heading for s in reversed(sections) if s.start <= position)
+
+
 def _lines(text: str) -> Iterator[tuple[int, str, tuple[int, str] | None]]:
     """Position and text of each line, and level and title if it is a heading."""
     fence = ""
@@ -123,13 +141,12 @@ def _trimmed(text: str, start: int, end: int, titles: list[tuple[int, str]]) -> 
         yield _Section(start, end, " > ".join(title for _, title in titles if title))
 
 
-def _spans(text: str, section: _Section, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    start = section.start
-    while section.end - start > size:
+def _spans(text: str, start: int, end: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
+    while end - start > size:
         cut = _cut(text, start, size)
         yield start, _drop_space(text, start, cut)
-        start = _next_start(text, cut, _skip_space(text, cut, section.end), overlap)
-    yield start, section.end
+        start = _next_start(text, cut, _skip_space(text, cut, end), overlap)
+    yield start, end
 
 
 def _cut(text: str, start: int, size: int) -> int:

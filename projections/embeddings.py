@@ -1,10 +1,11 @@
 """Projection `embeddings`: documents → chunks. Vectors are filled in beside it.
 
-The projection itself only cuts text, which is quick and cannot fail; what can be slow or away, the
+The projection itself only cuts text, in a thread, which cannot fail; what can be slow or away, the
 model, works on the rows without a vector (projections/vectors.py). A chunk whose text is the same
 as before keeps its vector.
 """
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -23,7 +24,10 @@ from butterbase.ingest.changes import (
     Truncate,
     Update,
 )
-from butterbase.projections.chunking import chunk, content_hash
+from butterbase.projections.chunking import Chunk, chunk, content_hash
+
+WRITE_COUNT_MAX = 1_000
+"""Chunks of one statement."""
 
 _FORGET = "delete from ai.chunks where document_id = %(document)s"
 _FORGET_INDEX = "delete from ai.document_index where document_id = %(document)s"
@@ -40,12 +44,12 @@ from unnest(
   %(ordinals)s::int[], %(contents)s::text[], %(headings)s::text[],
   %(starts)s::int[], %(ends)s::int[], %(hashes)s::text[]
 ) as n (ordinal, content, heading, start_offset, end_offset, content_hash)
-left join lateral (
-  select model, embedding from ai.chunks
-  where document_id = %(document)s and ordinal < 0 and content_hash = n.content_hash
-    and embedding is not null
-  limit 1
-) o on true
+left join (
+  select content_hash, min(ordinal) as ordinal from ai.chunks
+  where document_id = %(document)s and ordinal < 0 and embedding is not null
+  group by content_hash
+) kept using (content_hash)
+left join ai.chunks o on o.document_id = %(document)s and o.ordinal = kept.ordinal
 """
 _DROP_OLD = "delete from ai.chunks where document_id = %(document)s and ordinal < 0"
 _WRITE_INDEX = """
@@ -104,9 +108,18 @@ async def _index(conn: AsyncConnection, document: _Document) -> None:
 
 
 async def _write_chunks(conn: AsyncConnection, document: UUID, content: str) -> None:
-    chunks = chunk(content)
-    values = {
-        "document": document,
+    await conn.execute(_STEP_ASIDE, {"document": document})
+    # In a thread, and written in parts: the largest texts take seconds to cut and would hold up
+    # all else in this loop.
+    chunks = await asyncio.to_thread(chunk, content)
+    for first in range(0, len(chunks), WRITE_COUNT_MAX):
+        part = chunks[first : first + WRITE_COUNT_MAX]
+        await conn.execute(_WRITE, {"document": document, **_columns(part)})
+    await conn.execute(_DROP_OLD, {"document": document})
+
+
+def _columns(chunks: Sequence[Chunk]) -> dict[str, list[int] | list[str]]:
+    return {
         "ordinals": [c.ordinal for c in chunks],
         "contents": [c.text for c in chunks],
         "headings": [c.heading for c in chunks],
@@ -114,8 +127,6 @@ async def _write_chunks(conn: AsyncConnection, document: UUID, content: str) -> 
         "ends": [c.end for c in chunks],
         "hashes": [content_hash(c) for c in chunks],
     }
-    for statement in (_STEP_ASIDE, _WRITE, _DROP_OLD):
-        await conn.execute(statement, values)
 
 
 async def _forget(conn: AsyncConnection, document: UUID) -> None:

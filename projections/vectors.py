@@ -2,7 +2,8 @@
 
 A chunk is found by its key and hash, so a vector never lands on text that has changed meanwhile.
 A model that cannot be used holds up its chunks, with an error to read and a growing delay, and
-nothing else.
+nothing else. Documents take turns: all first chunks come before all second ones, so that a short
+document does not wait for the end of a long one.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ _PENDING = """
 select document_id, ordinal, heading, content, content_hash, attempts
 from ai.chunks
 where embedding is null and ordinal >= 0 and (retry_at is null or retry_at <= now())
-order by attempts, document_id, ordinal
+order by attempts, ordinal, document_id
 limit %(limit)s
 """
 # Vectors of another model stay until they are replaced. They are looked for at the start alone,
@@ -41,7 +42,7 @@ _OF_OTHER_MODELS = """
 select document_id, ordinal, heading, content, content_hash, attempts
 from ai.chunks
 where model <> %(model)s and ordinal >= 0 and (retry_at is null or retry_at <= now())
-order by attempts, document_id, ordinal
+order by attempts, ordinal, document_id
 limit %(limit)s
 """
 _FILL = """

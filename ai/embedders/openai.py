@@ -21,6 +21,7 @@ import numpy.typing as npt
 from httpx_aiohttp import HttpxAiohttpClient
 from msgspec import Struct
 
+from butterbase.ai.body import decode_json
 from butterbase.ai.embedders.errors import EmbedderRefusedError, EmbeddingMismatchError
 from butterbase.projections.embedder import EmbedderError, EmbeddingModel
 
@@ -181,7 +182,7 @@ class OpenAIEmbedder:
         """The provider's own words: short, and without the key it may quote."""
         try:
             error = _FAILED_ANSWER.decode(body).error
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""
         reason = error if isinstance(error, str) else error.message
         if self._api_key:
@@ -228,12 +229,13 @@ def parse_retry_after(value: str, now: datetime) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
+def _not_one(reason: str) -> EmbeddingMismatchError:
+    return EmbeddingMismatchError(f"the answer is not one of /embeddings: {reason}")
+
+
 def unit_vectors(answer: bytes, count: int, model: EmbeddingModel) -> Vectors:
     """The answer's vectors in the order of the texts. Raises EmbeddingMismatchError."""
-    try:
-        data = _ANSWER.decode(answer).data
-    except msgspec.DecodeError as error:
-        raise EmbeddingMismatchError(f"the answer is not one of /embeddings: {error}") from error
+    data = decode_json(_ANSWER, answer, _not_one).data
     # Some servers leave out an index of zero, or all.
     placed = {
         position if item.index is None else item.index: item.embedding

@@ -64,6 +64,20 @@ def test_any_body_is_decoded_or_refused(body: bytes) -> None:
             decode_request(endpoint, body)
 
 
+@pytest.mark.parametrize("value", [b"1", b'["\xff"]', b"[" * 900 + b"]" * 900])
+def test_fallbacks_that_cannot_be_read_are_refused(value: bytes) -> None:
+    body = b'{"model": "m", "messages": [1], "models": ' + value + b"}"
+    with pytest.raises(AiRequestError) as refused:
+        render_body(allowing("m"), body)
+    assert refused.value.param == "models"
+
+
+def test_a_deeply_nested_request_is_refused() -> None:
+    for endpoint in Endpoint:
+        with pytest.raises(AiRequestError):
+            decode_request(endpoint, b'{"messages": ' + b"[" * 100_000)
+
+
 def test_a_field_written_twice_is_sent_as_it_was_checked() -> None:
     body = b'{"model": "bad", "messages": [1], "max_tokens": 9999, "model": "m", "max_tokens": 5}'
     route = msgspec.structs.replace(limited(10), allowed_models=frozenset({"m"}))

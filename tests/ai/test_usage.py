@@ -107,6 +107,11 @@ async def test_without_dates_the_last_thirty_days_are_meant(harness: Harness) ->
     assert end - date.fromisoformat(report["startDate"]) == timedelta(days=29)
 
 
+async def test_a_last_day_with_no_days_before_it_is_refused(harness: Harness) -> None:
+    answer = await harness.http.get(f"{harness.path}/ai/usage", params={"endDate": "0001-01-01"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "endDate")
+
+
 @pytest.mark.parametrize(
     ("params", "param"),
     [

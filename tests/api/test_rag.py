@@ -5,11 +5,17 @@ import pytest
 
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.ai.rag import BODY_BYTES_MAX
 from tests.api.conftest import MODELS_DIR, Api
 from tests.following import following
 from tests.waiting import until
 
-TEXT = "# Whales\n\nThe blue whale is the largest animal.\n\n# Trains\n\nThe train leaves at nine."
+# Sections long enough to be chunks of their own.
+TEXT = (
+    "# Whales\n\n"
+    + "The blue whale is the largest animal. " * 6
+    + "\n\n# Trains\n\nThe train leaves at nine."
+)
 
 
 @pytest.fixture
@@ -128,10 +134,85 @@ async def test_a_deleted_document_is_found_no_more(rag: Api) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'{"text": ""}', b'{"text": 1}', b'{"text": "a", "txet": "b"}', b"\xff"],
-)
+    [
+        b"", b"{", b"[]", b'{"text": ""}', b'{"text": 1}', b'{"text": "a", "txet": "b"}', b"\xff",
+        b'{"text": "a", "metadata": {"a": ' + b"[" * 100_000,
+    ],
+)  # fmt: skip
 async def test_a_document_that_cannot_be_read_is_refused(api: Api, body: bytes) -> None:
     answer = await api.client.post(
         "/v1/main/rag/notes/documents", content=body, headers=api.service
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "rag_request_invalid")
+
+
+async def test_a_document_above_the_limit_is_refused(api: Api) -> None:
+    body = {"text": "a" * BODY_BYTES_MAX}
+    answer = await api.client.post("/v1/main/rag/notes/documents", json=body, headers=api.service)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert "text" in answer.json()["hint"]
+    with (
+        psycopg.connect(api.installation.main.dsn) as conn,
+        pytest.raises(psycopg.errors.CheckViolation),
+    ):
+        conn.execute(
+            "with c as (insert into ai.collections (name) values ('notes') returning id)"
+            " insert into ai.documents (collection_id, content) select id, repeat('a', %s) from c",
+            [BODY_BYTES_MAX + 1],
+        )
+
+
+async def test_a_name_that_another_user_has_taken_is_free(api: Api) -> None:
+    ana, bo = await api.sign_up("ana@example.com"), await api.sign_up("bo@example.com")
+    await make(api, ana)
+    await make(api, bo)
+    mine = await add(api, bo)
+    listed = await api.client.get("/v1/main/rag/notes/documents", headers=bo)
+    assert [document["id"] for document in listed.json()] == [mine]
+    assert (await api.client.get("/v1/main/rag/notes/documents", headers=ana)).json() == []
+
+
+@pytest.mark.parametrize("caller", ["a user", "the service"])
+async def test_a_name_of_ones_own_is_taken_once(api: Api, caller: str) -> None:
+    headers = api.service if caller == "the service" else await api.sign_up("ana@example.com")
+    await make(api, headers)
+    again = await api.client.post(
+        "/v1/main/rag/collections", json={"name": "notes"}, headers=headers
+    )
+    assert (again.status_code, again.json()["code"]) == (409, "23505")
+
+
+async def test_ones_own_collection_comes_before_a_shared_one(api: Api) -> None:
+    ana, bo = await api.sign_up("ana@example.com"), await api.sign_up("bo@example.com")
+    await make(api, ana, "shared")
+    theirs = await add(api, ana)
+    await make(api, bo)
+    mine = await add(api, bo)
+    path = "/v1/main/rag/notes/documents"
+    assert (await api.client.get(f"{path}/{theirs}", headers=bo)).status_code == 404
+    assert (await api.client.get(f"{path}/{mine}", headers=bo)).status_code == 200
+    assert (await api.client.delete("/v1/main/rag/collections/notes", headers=bo)).is_success
+    # The name now stands for the shared one, which is not theirs to delete.
+    assert (await api.client.get(f"{path}/{theirs}", headers=bo)).status_code == 200
+    gone = await api.client.delete("/v1/main/rag/collections/notes", headers=bo)
+    assert (gone.status_code, gone.json()["code"]) == (404, "collection_not_found")
+    assert (await api.client.get(f"{path}/{theirs}", headers=ana)).status_code == 200
+
+
+async def test_of_two_shared_collections_a_name_stands_for_the_older(api: Api) -> None:
+    ana, bo = await api.sign_up("ana@example.com"), await api.sign_up("bo@example.com")
+    await make(api, ana, "shared")
+    older = await add(api, ana)
+    await make(api, bo, "shared")
+    await add(api, bo)
+    other = await api.sign_up("cy@example.com")
+    listed = await api.client.get("/v1/main/rag/notes/documents", headers=other)
+    assert [document["id"] for document in listed.json()] == [older]
+
+
+async def test_the_service_does_not_write_into_a_users_private_collection(api: Api) -> None:
+    await make(api, await api.sign_up("ana@example.com"))
+    into = await api.client.post(
+        "/v1/main/rag/notes/documents", json={"text": "secret"}, headers=api.service
+    )
+    assert (into.status_code, into.json()["code"]) == (404, "collection_not_found")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from butterbase.projections.chunking import Chunk, chunk, content_hash
+from butterbase.projections.chunking import CHUNK_CHARS, Chunk, chunk, content_hash
 
 PIECES = [
     " ",
@@ -65,7 +65,7 @@ def test_a_short_text_is_one_chunk() -> None:
 
 
 GUIDE = """\
-Before.
+Before that.
 
 # Guide
 
@@ -84,8 +84,8 @@ Call it.
 
 
 def test_chunks_carry_the_path_of_headings() -> None:
-    assert [(piece.heading, piece.text) for piece in chunk(GUIDE)] == [
-        ("", "Before."),
+    assert [(piece.heading, piece.text) for piece in chunk(GUIDE, size=40, overlap=0)] == [
+        ("", "Before that."),
         ("Guide > Install", "# Guide\n\n## Install ##\n\nRun it."),
         ("Guide > Install > On *Linux*", "### On *Linux*\nUse apt."),
         ("Guide > Use", "## Use\nCall it.\n#not a heading"),
@@ -96,7 +96,8 @@ def test_chunks_carry_the_path_of_headings() -> None:
 @pytest.mark.parametrize("fence", ["```", "~~~", "   `````"])
 def test_comments_in_fenced_code_are_no_headings(fence: str) -> None:
     text = f"# Shell\n{fence} sh\n# a comment\n``\n{fence}\nAfter.\n# Next\nEnd.\n"
-    assert [piece.heading for piece in chunk(text)] == ["Shell", "Next"]
+    pieces = chunk(text, size=60, overlap=0)
+    assert [piece.heading for piece in pieces] == ["Shell", "Next"]
 
 
 def test_a_heading_that_ends_in_a_sharp_keeps_it() -> None:
@@ -155,8 +156,34 @@ def test_a_chunk_repeats_whole_sentences_of_the_one_before() -> None:
 
 
 def test_nothing_is_repeated_across_headings() -> None:
-    first, second = chunk("# A\nSome text. More.\n# B\nOther.", size=100, overlap=40)
+    first, second = chunk("# A\nSome text. More.\n# B\nOther.", size=60, overlap=20)
     assert first.end < second.start
+
+
+def test_short_sections_share_a_chunk_below_the_heading_of_the_first() -> None:
+    text = "# A\na.\n# B\nb.\n## C\nIt is long enough here.\n# D\nd."
+    assert [(piece.heading, piece.text) for piece in chunk(text, size=60, overlap=0)] == [
+        ("A", "# A\na.\n# B\nb.\n## C\nIt is long enough here."),
+        ("D", "# D\nd."),
+    ]
+
+
+def test_a_long_section_after_a_short_one_keeps_its_own_heading() -> None:
+    text = f"# A\na.\n# B\n{'Words of B. ' * 8}"
+    first, *others = chunk(text, size=60, overlap=0)
+    assert first.heading == "A"
+    assert others
+    assert {piece.heading for piece in others} == {"B"}
+
+
+@given(any_text, st.integers(4, 120))
+def test_the_number_of_chunks_is_bounded(text: str, size: int) -> None:
+    assert len(chunk(text, size=size, overlap=size // 4)) <= 4 * len(text) / size + 1
+
+
+def test_a_text_of_headings_has_no_more_chunks_than_others() -> None:
+    text = "# a\nb\n" * 20_000
+    assert len(chunk(text)) <= 4 * len(text) / CHUNK_CHARS + 1
 
 
 def test_a_long_text_takes_linear_time() -> None:

@@ -3,11 +3,26 @@
 
 create table ai.collections (
   id uuid primary key default gen_random_uuid(),
-  name text not null unique check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'),
+  name text not null check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'),
   owner_id uuid default auth.uid(),
   access_mode text not null default 'private' check (access_mode in ('private', 'shared')),
-  created_at timestamptz not null default now()
+  created_at timestamptz not null default now(),
+  -- Not of the app's: a name that is refused would tell of somebody's private collection.
+  unique nulls not distinct (owner_id, name)
 );
+
+-- Names are found in rag.sql by this alone.
+create function ai.collection_named(name text) returns uuid
+language sql stable set search_path = '' as $$
+  select c.id from ai.collections c
+  where c.name = collection_named.name
+    and (c.owner_id is not distinct from auth.uid() or c.access_mode = 'shared')
+  order by c.owner_id is not distinct from auth.uid() desc, c.created_at, c.id
+  limit 1
+$$;
+
+comment on function ai.collection_named(text) is
+  'The caller''s own collection of that name, or else the oldest shared one.';
 
 create table ai.documents (
   id uuid primary key default gen_random_uuid(),
@@ -15,7 +30,7 @@ create table ai.documents (
   owner_id uuid default auth.uid(),
   title text not null default '',
   source text,
-  content text not null check (octet_length(content) <= 16777216),
+  content text not null check (octet_length(content) <= 4194304),
   metadata jsonb not null default '{}',
   version integer not null default 1,
   created_at timestamptz not null default now(),
@@ -64,7 +79,7 @@ create table ai.chunks (
   check ((model is null) = (embedding is null))
 );
 
-create index chunks_pending on ai.chunks (attempts, document_id, ordinal)
+create index chunks_pending on ai.chunks (attempts, ordinal, document_id)
   where embedding is null;
 
 alter table ai.collections enable row level security;

@@ -17,11 +17,15 @@ create table butterbase.events (
   user_id uuid,
   role text,
   request_id text,
+  call_id uuid unique,
   data jsonb not null
 );
 
 comment on table butterbase.events is
   'What happened, written once and never changed; projections read it from the log.';
+
+comment on column butterbase.events.call_id is
+  'Made by the writer, so that what is written again after a lost connection is there once.';
 
 create index events_app_at on butterbase.events (app_id, at);
 

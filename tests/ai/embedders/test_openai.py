@@ -226,6 +226,7 @@ async def test_the_key_is_in_no_error_and_no_log(
         data({"index": 0, "embedding": [1, 2, 3]}),
         data(*[{"index": index, "embedding": [1, 2, 3, 4]} for index in (0, 1)]),
         data(*[{"index": 0, "embedding": [1, 2, 3, 4]}] * 2),
+        http(200, b'{"x": ' + b"[" * 100_000),
     ],
 )
 async def test_an_answer_that_is_not_vectors_is_refused(
