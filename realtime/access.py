@@ -13,7 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from butterbase.sql.claims import claims_for_role
+from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
+
+QUERY_CANCELED: Final = "57014"
+"""The SQLSTATE of a statement that ran into `statement_timeout`."""
 
 
 class AccessColumn(Struct, frozen=True):
@@ -24,6 +28,8 @@ class AccessColumn(Struct, frozen=True):
     """As SQL, without a modifier: a cast must neither cut nor round."""
     is_readable: bool
     is_primary: bool
+    collation: str | None = None
+    """As SQL, where the column's own is not its type's."""
 
 
 class Policy(Struct, frozen=True):
@@ -81,7 +87,9 @@ select json_build_object(
       'sql_type', format_type(a.atttypid, -1),
       'is_readable', has_schema_privilege(n.oid, 'usage')
         and has_column_privilege(c.oid, a.attnum, 'select'),
-      'is_primary', coalesce(a.attnum = any (i.indkey), false)
+      'is_primary', coalesce(a.attnum = any (i.indkey), false),
+      'collation', case when a.attcollation <> t.typcollation
+        then a.attcollation::regcollation::text end
     ) order by a.attnum), '[]')
     from pg_attribute a
     join pg_type t on t.oid = a.atttypid
@@ -144,11 +152,17 @@ class Catalog:
     async def read(self, relation_oid: int, role: str) -> Access | None:
         """As `access`, but past what is kept."""
         generation, read_at_s = self._generation, self._now_s()
-        (result,) = await self._executor.run_as(
-            claims_for_role(role),
-            Statement(_ACCESS, (str(relation_oid).encode(),)),
-            read_only=True,
-        )
+        try:
+            (result,) = await self._executor.run_as(
+                claims_for_role(role),
+                Statement(_ACCESS, (str(relation_oid).encode(),)),
+                read_only=True,
+            )
+        except DatabaseError as error:
+            if error.sqlstate != QUERY_CANCELED:
+                raise
+            # DDL that is not committed holds the table; what it comes to is known after it.
+            raise DatabaseUnavailableError(f"the policies cannot be read: {error}") from error
         text = result.value() if result.row_count else None
         access = None if text is None else _DECODER.decode(text)
         # DDL that was seen meanwhile may be newer than what was read.

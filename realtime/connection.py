@@ -5,7 +5,6 @@ https://websockets.readthedocs.io/en/stable/howto/sansio.html
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -13,25 +12,22 @@ from http import HTTPStatus
 from typing import Final, assert_never, cast
 
 from msgspec import Struct
-from websockets.datastructures import Headers, MultipleValuesError
+from websockets.datastructures import MultipleValuesError
 from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import CLOSING, CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from butterbase.realtime import session as core
 from butterbase.realtime.errors import (
     InvalidFrameError,
-    MissingKeyError,
     TooManyConnectionsError,
     UnknownAppError,
 )
-from butterbase.realtime.handshake import read_handshake
+from butterbase.realtime.handshake import TOO_LARGE, answer_to, answer_to_unreadable, read_handshake
 from butterbase.realtime.hub import Hub, Subscriber
 from butterbase.realtime.protocol import (
-    HANDSHAKE_STATUS,
     Closing,
-    along_mro,
     decode,
     encode,
     websocket_frame,
@@ -46,7 +42,8 @@ _REASONS: Final[dict[Closing, str]] = {
     Closing.IDLE: "no heartbeat",
     Closing.RESTART: "the server restarts",
     Closing.OVERLOADED: "too far behind",
-    Closing.FAILED: "changes could not be sent",
+    Closing.FAILED: "the server failed",
+    Closing.INVALID_TEXT: "a text frame is not UTF-8",
 }
 
 
@@ -128,12 +125,18 @@ class Connection(asyncio.Protocol):
             self._received = b""
 
     def data_received(self, data: bytes) -> None:
+        if self._protocol.state is CLOSING and self._is_behind():
+            self.abort()  # it goes on asking, and does not read
+            return
         if self._session is None:
             self._request_bytes += len(data)
             if self._request_bytes > self._settings.request_bytes_max:
-                self.abort()
+                self._refuse(TOO_LARGE)
                 return
         self._protocol.receive_data(data)
+        if self._protocol.state is CONNECTING and self._protocol.handshake_exc is not None:
+            self._refuse(answer_to_unreadable(self._protocol.handshake_exc.__cause__))
+            return
         for event in self._protocol.events_received():
             if isinstance(event, Request):
                 self._open(event)
@@ -159,7 +162,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing() or self._protocol.state is not OPEN:
             return
         transport.write(frame)
-        if transport.get_write_buffer_size() > self._settings.write_buffer_bytes_max:
+        if self._is_behind():
             self.close(Closing.OVERLOADED)
 
     def close(self, code: Closing) -> None:
@@ -181,17 +184,24 @@ class Connection(asyncio.Protocol):
     def _open(self, request: Request) -> None:
         try:
             app, session = self._authenticate(request)
-        except ButterbaseError as error:
-            self._protocol.send_response(_refusal(error))
+        except (ButterbaseError, MultipleValuesError) as error:
+            self._protocol.send_response(answer_to(error))
             return
-        except MultipleValuesError:
-            self._protocol.send_response(_refusal(MissingKeyError("the key is given twice")))
+        except Exception as error:
+            logger.exception("a websocket could not be opened")
+            self._protocol.send_response(answer_to(error))
             return
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._app, self._session = app, session
             self._schedule()
+
+    def _refuse(self, response: Response) -> None:
+        """Answer what the protocol could not read, or was not given to read."""
+        assert self._transport is not None
+        self._transport.write(response.serialize())
+        self._close_transport()
 
     def _authenticate(self, request: Request) -> tuple[AppRealtime, Session]:
         if len(self._connections) > self._settings.connection_count_max:
@@ -225,20 +235,24 @@ class Connection(asyncio.Protocol):
     def _on_text(self, session: Session, text: bytes) -> None:
         assert self._app is not None
         try:
-            frame = decode(text, session.version)
-        except InvalidFrameError as error:
-            logger.debug("a frame is dropped: %s", error)
-            self._session = core.on_heard(session, time.time())
-            return
-        self._step(
-            core.on_frame(
+            text.decode()  # RFC 6455, section 8.1: whether or not it is a message
+            step = core.on_frame(
                 session,
-                frame,
+                decode(text, session.version),
                 now_s=time.time(),
                 authenticate=self._app.authenticate,
                 settings=self._settings,
             )
-        )
+        except UnicodeDecodeError:
+            self.close(Closing.INVALID_TEXT)
+        except InvalidFrameError as error:
+            logger.debug("a frame is dropped: %s", error)
+            self._session = core.on_heard(session, time.time())
+        except Exception:
+            logger.exception("a frame could not be answered")
+            self.close(Closing.FAILED)
+        else:
+            self._step(step)
 
     # Effects
 
@@ -335,19 +349,17 @@ class Connection(asyncio.Protocol):
             if data:
                 self._transport.write(data)
             else:
-                self._transport.close()
-                # Closing waits until all is written, which a client that does not read prevents.
-                self._restart_timer(self._settings.close_timeout_s, self.abort)
+                self._close_transport()
+        # Answers to pings are written here, and a client need not read them.
+        if self._protocol.state is OPEN and self._is_behind():
+            self.close(Closing.OVERLOADED)
 
+    def _is_behind(self) -> bool:
+        assert self._transport is not None
+        return self._transport.get_write_buffer_size() > self._settings.write_buffer_bytes_max
 
-def _refusal(error: ButterbaseError) -> Response:
-    status = HTTPStatus(along_mro(HANDSHAKE_STATUS, error))
-    body = json.dumps({"error": error.message}).encode()
-    headers = Headers(
-        [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-    )
-    return Response(status.value, status.phrase, headers, body)
+    def _close_transport(self) -> None:
+        assert self._transport is not None
+        self._transport.close()
+        # Closing waits until all is written, which a client that does not read prevents.
+        self._restart_timer(self._settings.close_timeout_s, self.abort)

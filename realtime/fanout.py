@@ -59,15 +59,13 @@ def encode_message(topic: str, ids: tuple[int, ...], data: bytes, version: Versi
 def _identity_columns(change: Update | Delete, access: Access) -> frozenset[str]:
     """What of the old row is told.
 
-    A whole old row was never judged by the policies (of an update the new one is), so that with
-    row-level security only its primary key is told.
+    The old row was never judged by the policies (of an update the new one is), so that with
+    row-level security its primary key alone is told, where the replica identity has it.
     """
     relation = change.relation
-    if relation.replica_identity is not ReplicaIdentity.FULL:
-        return frozenset(column.name for column in relation.columns if column.is_key)
-    if access.is_row_security_active:
-        return access.primary_key
-    return frozenset(column.name for column in relation.columns)
+    is_whole = relation.replica_identity is ReplicaIdentity.FULL
+    known = frozenset(column.name for column in relation.columns if is_whole or column.is_key)
+    return known & access.primary_key if access.is_row_security_active else known
 
 
 def _old_row(change: Update | Delete) -> Row:

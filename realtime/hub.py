@@ -101,7 +101,7 @@ class Hub:
         self._wait_log = wait_log
         self._settings = settings or RealtimeSettings()
         self._catalog = Catalog(executor, age_s_max=self._settings.catalog_age_s_max)
-        self._policies = Policies(executor, self._catalog)
+        self._policies = Policies(executor, self._catalog, pause_s=self._settings.policy_pause_s)
         self._statements = asyncio.Semaphore(self._settings.statement_count_max)
         self._subscribers: defaultdict[tuple[str, str], set[Subscriber]] = defaultdict(set)
         self._queue: deque[Commit] = deque()

@@ -1,19 +1,20 @@
 """Which rows the claims may see, asked of Postgres: the row in the log is judged, not the table's.
 
-A statement makes rows of the table's type out of the images and puts the table's policies over
-them, under the table's own name; the policies' texts apply unchanged. What a policy needs and an
-image lacks makes the row invisible, and so does an error in a policy.
+A statement makes rows out of the images and puts the table's policies over them, under the table's
+own name; the policies' texts apply unchanged. What a policy needs and an image lacks makes the row
+invisible, and so does an error in a policy, or one that takes longer than `statement_timeout`.
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
 from psycopg.sql import SQL, Composable, Identifier
 
-from butterbase.realtime.access import Access, Catalog
+from butterbase.realtime.access import QUERY_CANCELED, Access, AccessColumn, Catalog
 from butterbase.realtime.matching import Image
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseError
@@ -22,14 +23,19 @@ from butterbase.sql.pipeline import Executor, Statement
 logger = logging.getLogger(__name__)
 
 _WARNED_COUNT_MAX = 1000
+_PAUSED_COUNT_MAX = 10_000  # beyond it those that were paused first are asked again
+
+
+def needs_whole_row(access: Access) -> bool:
+    # A reference to the whole row, always written with a star, is no dependency on a column. A
+    # star elsewhere in an expression only makes the answer stricter.
+    return any(".*" in policy.expression for policy in access.policies)
 
 
 @lru_cache(maxsize=1024)
 def required_columns(access: Access) -> tuple[str, ...]:
     """The columns that the policies must be given, in the table's order."""
-    # A reference to the whole row, always written with a star, is no dependency on a column. A
-    # star elsewhere in an expression only makes the answer stricter.
-    if any(".*" in policy.expression for policy in access.policies):
+    if needs_whole_row(access):
         return tuple(column.name for column in access.columns)
     named = {name for policy in access.policies for name in policy.columns}
     return tuple(column.name for column in access.columns if column.name in named)
@@ -41,31 +47,51 @@ def judging_statement(access: Access) -> bytes:
 
     `$1` is a JSON array of arrays of text, in the order of `required_columns`.
     """
-    required = required_columns(access)
-    values = [
-        SQL("(butterbase_row ->> {})::{}").format(required.index(c.name), _trusted(c.sql_type))
-        if c.name in required
-        else SQL("null")
-        for c in access.columns
-    ]
     permissive = [_condition(p.expression) for p in access.policies if p.is_permissive]
     restrictive = [_condition(p.expression) for p in access.policies if not p.is_permissive]
-    # `unnest` gives the rows the table's own type, which `auth.can_see(documents)` asks for.
     statement = SQL(
         "select /* {fingerprint} */ butterbase_ordinal::text from json_array_elements($1::json)"
         " with ordinality as butterbase_rows (butterbase_row, butterbase_ordinal)"
-        " cross join lateral unnest(array[row({values})::{qualified}]) as {table}"
-        " where {conditions}"
+        " cross join lateral {row} as {table} where {conditions}"
     ).format(
         fingerprint=_trusted(access.fingerprint),
-        values=SQL(", ").join(values),
-        qualified=Identifier(access.schema, access.table),
+        row=_row(access),
         table=Identifier(access.table),
         conditions=SQL(" and ").join(
             [SQL("({})").format(SQL(" or ").join(permissive)), *restrictive]
         ),
     )
     return statement.as_bytes(None)
+
+
+def _row(access: Access) -> Composable:
+    """The row that is judged, with what the policies need and nothing else.
+
+    A column that is not needed must not be able to fail the row, as null does in a domain that is
+    not null.
+    """
+    required = set(required_columns(access))
+    values = [
+        _value(ordinal, column)
+        for ordinal, column in enumerate(c for c in access.columns if c.name in required)
+    ]
+    if needs_whole_row(access):
+        # `unnest` gives the row the table's own type, which `auth.can_see(documents)` asks for.
+        return SQL("unnest(array[row({})::{}])").format(
+            SQL(", ").join(values), Identifier(access.schema, access.table)
+        )
+    named = [
+        SQL("{} as {}").format(value, Identifier(column))
+        for value, column in zip(values, required_columns(access), strict=True)
+    ]
+    return SQL("(select {})").format(SQL(", ").join(named))
+
+
+def _value(ordinal: int, column: AccessColumn) -> Composable:
+    value = SQL("(butterbase_row ->> {})::{}").format(ordinal, _trusted(column.sql_type))
+    if column.collation is None:
+        return value
+    return SQL("{} collate {}").format(value, _trusted(column.collation))
 
 
 def _condition(expression: str) -> Composable:
@@ -89,24 +115,51 @@ NOTHING = Verdict(None, frozenset())
 class Policies:
     """Judges images. A compiled predicate would answer before `_ask`, behind the same `judge`."""
 
-    def __init__(self, executor: Executor, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        catalog: Catalog,
+        *,
+        pause_s: float,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A table's policies that took too long for some claims hide its rows for `pause_s`."""
         self._executor = executor
         self._catalog = catalog
+        self._pause_s = pause_s
+        self._now_s = now_s
+        # By table and claims until when; in the order of their ends.
+        self._paused: dict[tuple[int, Claims], float] = {}
         self._warned: set[tuple[str, str, str]] = set()
 
     async def judge(self, relation_oid: int, claims: Claims, images: Sequence[Image]) -> Verdict:
         """Which of the images the caller may see. Raises DatabaseUnavailableError."""
+        if self._is_paused(relation_oid, claims):
+            return NOTHING
+        try:
+            return await self._judge_known(relation_oid, claims, images)
+        except DatabaseError as error:
+            if error.sqlstate != QUERY_CANCELED:
+                raise
+            self._pause(relation_oid, claims)
+            return NOTHING
+
+    async def _judge_known(
+        self, relation_oid: int, claims: Claims, images: Sequence[Image]
+    ) -> Verdict:
         access = await self._catalog.access(relation_oid, claims.role)
         if access is None:
             return NOTHING
         try:
             return Verdict(access, await self._judge(access, claims, images))
-        except DatabaseError:
-            # The table may have changed since its policies were read; the log will tell later.
-            access = await self._catalog.read(relation_oid, claims.role)
-            if access is None:
-                return NOTHING
-            return Verdict(access, await self._judge_each(access, claims, images))
+        except DatabaseError as error:
+            if error.sqlstate == QUERY_CANCELED:
+                raise
+        # The table may have changed since its policies were read; the log will tell later.
+        access = await self._catalog.read(relation_oid, claims.role)
+        if access is None:
+            return NOTHING
+        return Verdict(access, await self._judge_each(access, claims, images))
 
     async def _judge_each(
         self, access: Access, claims: Claims, images: Sequence[Image]
@@ -115,6 +168,8 @@ class Policies:
         try:
             return await self._judge(access, claims, images)
         except DatabaseError as error:
+            if error.sqlstate == QUERY_CANCELED:
+                raise
             if len(images) == 1:
                 self._warn(access, error)
                 return frozenset()
@@ -143,19 +198,32 @@ class Policies:
     ) -> frozenset[int]:
         required = required_columns(access)
         rows = [[images[index][column] for column in required] for index in indexes]
-        (result,) = await self._executor.run_as(
-            claims,
-            Statement(judging_statement(access), (msgspec.json.encode(rows),)),
-            read_only=True,
-        )
+        statement = Statement(judging_statement(access), (msgspec.json.encode(rows),))
+        try:
+            (result,) = await self._executor.run_as(claims, statement, read_only=True)
+        except DatabaseError as error:
+            if error.sqlstate == QUERY_CANCELED:
+                self._warn(access, error)
+            raise
         return frozenset(indexes[int(ordinal) - 1] for (ordinal,) in result.rows() if ordinal)
+
+    def _is_paused(self, relation_oid: int, claims: Claims) -> bool:
+        until_s = self._paused.get((relation_oid, claims))
+        return until_s is not None and self._now_s() < until_s
+
+    def _pause(self, relation_oid: int, claims: Claims) -> None:
+        key = relation_oid, claims
+        self._paused.pop(key, None)
+        self._paused[key] = self._now_s() + self._pause_s
+        if len(self._paused) > _PAUSED_COUNT_MAX:
+            del self._paused[next(iter(self._paused))]
 
     def _warn(self, access: Access, error: DatabaseError) -> None:
         key = (access.schema, access.table, error.sqlstate)
         if key not in self._warned and len(self._warned) < _WARNED_COUNT_MAX:
             self._warned.add(key)
             logger.warning(
-                "a policy of %s.%s fails, its rows reach nobody: %s",
+                "a policy of %s.%s fails, and hides rows from subscribers: %s",
                 access.schema,
                 access.table,
                 error.message,

@@ -4,7 +4,7 @@ https://hexdocs.pm/phoenix/writing_a_channels_client.html
 """
 
 import enum
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -61,9 +61,10 @@ class Closing(enum.IntEnum):
     RESTART = CloseCode.SERVICE_RESTART
     OVERLOADED = CloseCode.TRY_AGAIN_LATER
     FAILED = CloseCode.INTERNAL_ERROR
+    INVALID_TEXT = CloseCode.INVALID_DATA
 
 
-HANDSHAKE_STATUS: Final[dict[type[Exception], int]] = {
+HANDSHAKE_STATUS: Final[dict[type, int]] = {
     InvalidTokenError: 401,
     MissingKeyError: 401,
     UnknownAppError: 404,
@@ -74,7 +75,6 @@ HANDSHAKE_STATUS: Final[dict[type[Exception], int]] = {
 }
 """HTTP statuses of refused upgrades, read along the error's MRO."""
 
-T = TypeVar("T")
 _V1 = msgspec.json.Decoder(Frame)
 _V2 = msgspec.json.Decoder(tuple[Ref, Ref, str, str, dict[str, Any]])
 _ENCODER = msgspec.json.Encoder()
@@ -86,7 +86,7 @@ def decode(data: bytes, version: Version) -> Frame:
         if version is Version.V1:
             return _V1.decode(data)
         join_ref, ref, topic, event, payload = _V2.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidFrameError(f"not a Phoenix {version.value} message: {error}") from error
     return Frame(topic, event, payload, ref, join_ref)
 
@@ -113,8 +113,3 @@ def encode(message: Message, version: Version) -> bytes:
 def websocket_frame(text: bytes) -> bytes:
     """The text as an unmasked, unfragmented websocket frame: the same bytes for every socket."""
     return WebsocketFrame(OP_TEXT, text).serialize(mask=False)
-
-
-def along_mro(table: dict[type[Exception], T], error: Exception) -> T:
-    """The entry of the error's nearest class."""
-    return next(table[cls] for cls in type(error).__mro__ if cls in table)

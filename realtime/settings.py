@@ -10,7 +10,7 @@ class RealtimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     connection_count_max: int = 10_000
     """Beyond it an upgrade is answered 429."""
     request_bytes_max: int = 64 * 1024
-    """The upgrade request with its headers; a longer one is closed unanswered."""
+    """The upgrade request with its headers; a longer one is answered 431."""
     handshake_timeout_s: float = 10.0
     """A socket without a complete upgrade request by then is closed."""
     idle_timeout_s: float = 60.0
@@ -20,7 +20,7 @@ class RealtimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     frame_bytes_max: int = 5_000_000
     """A longer message closes the socket with 1009."""
     write_buffer_bytes_max: int = 16 * 1024**2
-    """A socket that has this much unread is closed with 1013."""
+    """A socket that has this much unread is closed with 1013, and cut if it goes on asking."""
     channel_count_max: int = 100
     """Channels of one socket; the next join is refused with ChannelRateLimitReached."""
     change_request_count_max: int = 100
@@ -34,6 +34,11 @@ class RealtimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Changes judged by one statement."""
     statement_count_max: int = 8
     """Statements under way at a time for one app's policies."""
+    policy_pause_s: float = 30.0
+    """After policies ran into `statement_timeout`, their table is hidden from those claims so long.
+
+    Everybody's changes wait for a slow policy once; then not again until it is asked anew.
+    """
     database_retry_s: float = 1.0
     """Between two attempts to reach a database that is away; commits wait meanwhile."""
     catalog_age_s_max: float = 60.0

@@ -22,9 +22,9 @@ from butterbase.api.problems import status_of
 from butterbase.cli.__main__ import parser
 from butterbase.cli.demo.upstream import MODEL, running_upstream
 from butterbase.cli.settings import Settings
-from butterbase.realtime.protocol import HANDSHAKE_STATUS, Closing, along_mro
+from butterbase.realtime.protocol import HANDSHAKE_STATUS, Closing
 from butterbase.realtime.settings import RealtimeSettings
-from butterbase.sql.errors import ButterbaseError, DatabaseError
+from butterbase.sql.errors import ButterbaseError, DatabaseError, nearest
 from tests.cli.processes import BUTTERBASE, Up, environment
 
 ROOT = Path(__file__).parents[2]
@@ -106,11 +106,11 @@ def statuses(section: str, cls: type[ButterbaseError]) -> int:
     error = cls.__new__(cls)
     error.message, error.hint = "", None
     if section == "Auth":
-        return next(AUTH_STATUS[c] for c in cls.__mro__ if c in AUTH_STATUS)
+        return nearest(AUTH_STATUS, cls)
     if section == "AI gateway":
         return render_error(error)[0]
     if section == "Realtime: the upgrade request":
-        return along_mro(HANDSHAKE_STATUS, error)
+        return nearest(HANDSHAKE_STATUS, cls)
     return status_of(error)
 
 

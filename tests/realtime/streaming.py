@@ -20,7 +20,7 @@ from butterbase.realtime.hub import Hub
 from butterbase.realtime.server import RealtimeServer
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.claims import AUTHENTICATED, Claims, claims_for_role
-from butterbase.sql.cluster import LoginRole
+from butterbase.sql.cluster import LoginRole, app_authenticator
 from butterbase.sql.errors import InvalidTokenError
 from butterbase.sql.pipeline import Executor
 from tests.installation import Installation
@@ -160,7 +160,7 @@ async def streaming(
     ) as conn:
         await ensure_publication(conn, "butterbase", schemas=["public"])
         await ensure_slot(conn, slot)
-    executor = Executor(installation.cluster.dsn(LoginRole.AUTHENTICATOR, installation.main.name))
+    executor = Executor(installation.cluster.dsn(app_authenticator("main"), installation.main.name))
     hub = Hub(executor, wait_log=lambda: consumer.wait_connected(), settings=settings)
     consumer = Consumer(
         installation.cluster.dsn(LoginRole.STREAM, installation.main.name),

@@ -37,6 +37,17 @@ def relation(identity: ReplicaIdentity = ReplicaIdentity.DEFAULT) -> Relation:
 
 
 DEFAULT, FULL = relation(), relation(ReplicaIdentity.FULL)
+BY_BODY = Relation(
+    1,
+    "public",
+    "items",
+    ReplicaIdentity.INDEX,
+    (
+        Column("id", INT8, -1, is_key=False),
+        Column("price", NUMERIC, -1, is_key=False),
+        Column("body", TEXT, -1, is_key=True),
+    ),
+)
 ROW: Row = ("1", "2.50", "text")
 
 
@@ -158,6 +169,21 @@ def test_a_record_has_the_readable_columns() -> None:
         (Delete(DEFAULT, ("1", None, None)), False, None, {"id": 1}),
         (Delete(FULL, ROW), True, None, {"id": 1}),
         (Delete(FULL, ROW), False, None, {"id": 1, "price": 2.5, "body": "text"}),
+        (
+            Update(BY_BODY, ("1", "3", "x"), (None, None, "secret")),
+            True,
+            {"id": 1, "price": 3, "body": "x"},
+            {},
+        ),
+        (
+            Update(BY_BODY, ("1", "3", "x"), (None, None, "old")),
+            False,
+            {"id": 1, "price": 3, "body": "x"},
+            {"body": "old"},
+        ),
+        (Update(BY_BODY, ("2", "3", "x"), None), True, {"id": 2, "price": 3, "body": "x"}, {}),
+        (Delete(BY_BODY, (None, None, "secret")), True, None, {}),
+        (Delete(BY_BODY, (None, None, "old")), False, None, {"body": "old"}),
     ],
 )
 def test_the_old_row_is_told_only_where_nobody_judges_it(

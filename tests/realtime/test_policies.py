@@ -4,14 +4,17 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from butterbase.realtime.access import Catalog
 from butterbase.realtime.matching import Image
 from butterbase.realtime.policies import Policies
 from butterbase.sql.claims import Claims, claims_for_role
-from butterbase.sql.cluster import LoginRole
-from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.cluster import app_authenticator
+from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.pipeline import Executor, Result, Statement
 from tests.installation import Installation
 from tests.realtime.streaming import ALICE, BOB, user_claims
 
@@ -116,9 +119,9 @@ class Judged:
 
 @pytest.fixture
 async def judged(app: Installation) -> AsyncIterator[Judged]:
-    executor = Executor(app.cluster.dsn(LoginRole.AUTHENTICATOR, app.main.name))
+    executor = Executor(app.cluster.dsn(app_authenticator("main"), app.main.name))
     catalog = Catalog(executor, age_s_max=60)
-    yield Judged(app, executor, catalog, Policies(executor, catalog))
+    yield Judged(app, executor, catalog, Policies(executor, catalog, pause_s=30))
     await executor.close()
 
 
@@ -213,3 +216,91 @@ async def test_a_table_and_a_type_that_were_made_anew_are_not_mistaken(judged: J
         assert oid is not None
         verdict = await judged.policies.judge(oid, CALLERS[0], images)
         assert verdict.visible == {0}
+
+
+@pytest.mark.parametrize("condition", ["id = 1", "(notes).id = 1"])
+async def test_a_column_that_no_policy_needs_cannot_hide_the_row(
+    judged: Judged, condition: str
+) -> None:
+    judged.create("")
+    images = [{**image, "more": "x"} for image in await judged.images()]
+    judged.app.as_owner(
+        "drop domain if exists filled cascade; create domain filled as text not null;"
+        "alter table notes add more filled default 'x';"
+        f"create policy p on notes using ({condition})"
+    )
+    assert await judged.visible(CALLERS[0], images) == [1]
+    if condition == "id = 1":
+        assert await judged.visible(CALLERS[0], [{"id": "1"}]) == [1]
+
+
+async def test_a_column_keeps_its_collation(judged: Judged) -> None:
+    judged.create("")
+    images = [{**image, "ascii": "\u00c4", "whole": "\u00c4"} for image in await judged.images()]
+    # They differ in what is a letter, so that a database's own collation cannot stand for both.
+    judged.app.as_owner(
+        """alter table notes add ascii text collate "C" default U&'\\00c4',
+             add whole text collate pg_c_utf8 default U&'\\00c4';
+           create policy p on notes
+             using (lower(ascii) = U&'\\00c4' and lower(whole) = U&'\\00e4');"""
+    )
+    assert await judged.selected(CALLERS[0]) == [1, 2, 3, 4]
+    assert await judged.visible(CALLERS[0], images) == [1, 2, 3, 4]
+
+
+async def test_policies_that_take_too_long_hide_their_rows_and_are_not_waited_for_again(
+    judged: Judged, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged.create(
+        "create policy p on notes using (pg_sleep(case auth.uid() when"
+        f" '{ALICE}' then 60 else 0 end) is not null)"
+    )
+    images = await judged.images()
+    dsn = judged.app.cluster.dsn(app_authenticator("main"), judged.app.main.name)
+    executor = Executor(make_conninfo(dsn, options="-c statement_timeout=200ms"))
+    now_s, asked = 0.0, Counting(executor)
+    policies = Policies(
+        asked,  # type: ignore[arg-type]  # an executor that counts
+        judged.catalog,
+        pause_s=30,
+        now_s=lambda: now_s,
+    )
+    oid = await judged.oid()
+
+    async def counts(claims: Claims) -> tuple[int, int]:
+        """Visible rows, and statements so far."""
+        verdict = await policies.judge(oid, claims, images)
+        return len(verdict.visible), asked.count
+
+    with caplog.at_level(logging.WARNING):
+        assert await counts(CALLERS[0]) == (0, 1)
+        assert await counts(CALLERS[0]) == (0, 1)
+        assert await counts(CALLERS[1]) == (4, 2)
+        now_s = 30.0
+        assert await counts(CALLERS[0]) == (0, 3)
+    assert [r.getMessage().count("statement timeout") for r in caplog.records] == [1]
+    await executor.close()
+
+
+class Counting:
+    """An executor that counts what it is asked."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.count = 0
+
+    async def run_as(self, claims: Claims, *statements: Statement, read_only: bool) -> list[Result]:
+        self.count += 1
+        return await self.executor.run_as(claims, *statements, read_only=read_only)
+
+
+async def test_a_catalog_that_is_locked_makes_commits_wait(judged: Judged) -> None:
+    dsn = judged.app.cluster.dsn(app_authenticator("main"), judged.app.main.name)
+    executor = Executor(make_conninfo(dsn, options="-c statement_timeout=100ms"))
+    judged.create(POLICIES["constant"])
+    catalog = Catalog(executor, age_s_max=60)
+    with psycopg.connect(judged.app.owner_dsn) as conn:
+        conn.execute("lock table notes in access exclusive mode")
+        with pytest.raises(DatabaseUnavailableError):
+            await catalog.access(await judged.oid(), "anon")
+    await executor.close()

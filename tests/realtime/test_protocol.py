@@ -70,6 +70,12 @@ def test_deep_nesting_is_refused() -> None:
         decode(b'["1","1","t","e",{"a":' + b"[" * 100_000, Version.V2)
 
 
+@pytest.mark.parametrize("version", Version)
+def test_text_that_is_not_utf8_is_refused(version: Version) -> None:
+    with pytest.raises(InvalidFrameError):
+        decode(b'{"topic":"\xff"}' if version is Version.V1 else b'["1","1","\xff"]', version)
+
+
 def test_a_text_frame_is_whole_and_unmasked() -> None:
     assert websocket_frame(b"hi") == b"\x81\x02hi"
 
