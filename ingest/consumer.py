@@ -49,7 +49,8 @@ class Reader(Protocol):
 
     def position(self) -> LSN | None:
         """The LSN up to which all commits are durable for this reader, whether it wanted them or
-        not; None for one that keeps nothing and so holds nothing back.
+        not: that of a commit, never one less than a commit's, which lies inside its record. None
+        for one that keeps nothing and so holds nothing back.
         """
         ...
 

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import psycopg
+from msgspec import Struct
 from psycopg import AsyncConnection
 
 from butterbase.ingest.changes import Commit
-from butterbase.ingest.lsn import LSN
+from butterbase.ingest.lsn import LSN, ZERO
 from butterbase.projections.checkpoint import advance_checkpoint, lock_checkpoint
 from butterbase.projections.projection import Projection
 
@@ -28,6 +29,13 @@ RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 10.0
 
 
+class _Waiting(Struct, frozen=True):
+    commit: Commit
+    before: LSN
+    """The commit before it. Not `commit.lsn - 1`: a commit's LSN is the end of its record, and what
+    is acknowledged past the record's beginning is never sent again."""
+
+
 class ProjectionRunner:
     """A reader of the log (ingest/consumer.py) that keeps one projection up to date."""
 
@@ -38,25 +46,27 @@ class ProjectionRunner:
         self._projection = projection
         self._dsn = dsn
         self._on_applied = on_applied
-        self._waiting: deque[Commit] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._waiting_change_count = 0
+        self._last_seen = ZERO
         self._changed = asyncio.Condition()
 
     async def deliver(self, commit: Commit) -> None:
         """Take a commit; waits while too much is queued."""
+        before, self._last_seen = self._last_seen, commit.lsn
         if not self._projection.wants(commit):
             return
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self._waiting_change_count < QUEUED_CHANGE_COUNT_MAX
             )
-            self._waiting.append(commit)
+            self._waiting.append(_Waiting(commit, before))
             self._waiting_change_count += len(commit.changes)
             self._changed.notify_all()
 
     def position(self) -> LSN | None:
         """Up to where all is durable; None while nothing waits, since then all of it is."""
-        return LSN(self._waiting[0].lsn - 1) if self._waiting else None
+        return self._waiting[0].before if self._waiting else None
 
     async def run(self) -> None:
         """Apply what comes, until cancelled."""
@@ -80,11 +90,11 @@ class ProjectionRunner:
             await self._changed.wait_for(lambda: bool(self._waiting))
             batch: list[Commit] = []
             change_count = 0
-            for commit in self._waiting:
-                change_count += len(commit.changes)
+            for waiting in self._waiting:
+                change_count += len(waiting.commit.changes)
                 if batch and change_count > BATCH_CHANGE_COUNT_MAX:
                     break
-                batch.append(commit)
+                batch.append(waiting.commit)
             return batch
 
     async def _apply(self, conn: AsyncConnection, batch: Sequence[Commit]) -> None:

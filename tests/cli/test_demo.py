@@ -12,7 +12,7 @@ from butterbase.cli.demo import demo, upstream
 from butterbase.cli.demo.answers import ABOUT_TITLE, DOCUMENTS_BYTES_MAX, read_pages
 from butterbase.cli.demo.errors import DemoError
 from butterbase.cli.settings import load_settings
-from tests.cli.processes import Up, butterbase, processes, refusal
+from tests.cli.processes import Up, butterbase, free_port, processes, refusal
 
 STEPS = [
     "butterbase up",
@@ -47,15 +47,19 @@ def test_every_step_holds_on_an_instance_of_its_own(directory: Path) -> None:
 
 
 def test_a_step_that_does_not_hold_is_named_with_the_remedy(up: Up) -> None:
-    # No provider, and apps may not name one on this machine.
+    config_url = f"{up.url}/v1/main/ai/config"
+    service = {"apikey": up.service_role_key}
+    # A provider that is not there.
+    broken = {"baseUrl": f"http://127.0.0.1:{free_port()}/v1", "defaultModel": "m"}
+    httpx.put(config_url, json=broken, headers=service).raise_for_status()
     done = butterbase("demo", "--port", str(up.port), cwd=up.directory)
     assert done.returncode == 1
     assert steps(done.stdout) == STEPS[1:7]
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"butterbase: step 7, {STEPS[7]}, does not hold: ")
-    assert "BUTTERBASE_AI_PRIVATE_BASE_URLS" in line
-    config = httpx.get(
-        f"{up.url}/v1/main/ai/config", headers={"apikey": up.service_role_key}
+    assert "check the base URL" in line
+    config = httpx.put(
+        config_url, json={"baseUrl": None, "defaultModel": None}, headers=service
     ).json()
     assert config["baseUrl"] is None
     with psycopg.connect(butterbase("db", "url", cwd=up.directory).stdout.strip()) as conn:
