@@ -165,7 +165,7 @@ async def test_a_lasting_failure_ends_after_four_attempts(
     reply: bytes, message: str, upstream: Provider, pauses: Pauses
 ) -> None:
     embedder = OpenAIEmbedder(
-        base_url=upstream.base_url, model="m", dimensions=4, timeout_s=0.1, sleep=pauses
+        base_url=upstream.base_url, model="m", dimensions=4, timeout_s=0.4, sleep=pauses
     )
     upstream.replies += [reply] * 5
     with pytest.raises(EmbedderError, match=f"{message}.*attempt 4") as raised:
