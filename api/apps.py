@@ -17,12 +17,9 @@ _FIND = b"select database, extract(epoch from created_at) from butterbase.apps w
 class AppRuntime:
     """What a request needs of its app."""
 
-    def __init__(
-        self, app_id: str, *, tokens: Tokens, anon_key: str, data: Executor, service: Executor
-    ) -> None:
+    def __init__(self, app_id: str, *, tokens: Tokens, data: Executor, service: Executor) -> None:
         self.id = app_id
         self.tokens = tokens
-        self.anon_key = anon_key
         self.data = data
         """As the caller: it may become the roles of a request, and nothing else."""
         self.service = service
@@ -69,7 +66,6 @@ class Apps:
         return AppRuntime(
             app_id,
             tokens=Tokens(keys),
-            anon_key=keys.anon,
             data=Executor(
                 self._cluster.dsn(
                     app_authenticator(app_id),

@@ -107,9 +107,14 @@ class Streams:
         # Read after the slot is there: an app made from now on is in the log.
         for app in await self._list_apps():
             self._apps.put_nowait(app)
-        usage = ProjectionRunner(UsageProjection(), self._dsn(database))
+        usage = ProjectionRunner(
+            UsageProjection(),
+            self._dsn(database),
+            on_applied=lambda: consumer.position_moved(),
+        )
+        consumer = self._consumer(database, usage, _NewApps(self._on_new_app))
         group.create_task(usage.run())
-        await self._consumer(database, usage, _NewApps(self._on_new_app)).run()
+        await consumer.run()
 
     async def _keep_app(self, app: App) -> None:
         """Read the app's log; what ends that is this app's trouble and no other's."""
@@ -128,7 +133,12 @@ class Streams:
         await self._ensure_slot(app.database)
         dsn = self._dsn(app.database)
         vectors = VectorWorker(self._embedder.get, dsn)
-        embeddings = ProjectionRunner(Embeddings(), dsn, on_applied=vectors.wake)
+
+        def on_applied() -> None:
+            vectors.wake()
+            consumer.position_moved()
+
+        embeddings = ProjectionRunner(Embeddings(), dsn, on_applied=on_applied)
         caller = app_authenticator(app.id)
         executor = Executor(
             self._cluster.dsn(caller, app.database, statement_timeout_ms=POLICY_TIMEOUT_MS)

@@ -42,7 +42,7 @@ class ProjectionRunner:
     def __init__(
         self, projection: Projection, dsn: str, *, on_applied: Callable[[], None] = lambda: None
     ) -> None:
-        """`on_applied` is called after each transaction, for whoever works on its rows."""
+        """`on_applied` is called after each transaction: rows are new, and `position` has moved."""
         self._projection = projection
         self._dsn = dsn
         self._on_applied = on_applied

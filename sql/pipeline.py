@@ -69,11 +69,6 @@ class Result:
     def row_count(self) -> int:
         return self._result.ntuples
 
-    @property
-    def affected_count(self) -> int:
-        """Rows inserted, updated, deleted or selected, by the command tag."""
-        return self._result.command_tuples or 0
-
     def value(self, row: int = 0, column: int = 0) -> bytes | None:
         return self._result.get_value(row, column)
 
