@@ -1,0 +1,368 @@
+"""One connection, and the one transaction that may be under way on it.
+
+Statements up to a Sync are one implicit transaction: they commit together, or none of them does,
+without a BEGIN or COMMIT of ours. A transaction that is checked, rolled back or isolated is begun
+and ended by name; checked, it takes a second round trip, since its end depends on its results.
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+"""
+
+import asyncio
+import enum
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import psycopg
+from msgspec import Struct
+from psycopg import pq
+
+from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, is_unavailable
+from butterbase.sql.pipeline.connecting import cancel, text_of
+from butterbase.sql.pipeline.statement import Check, Parameters, Result, Statement
+from butterbase.sql.spool import Spool
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn, PGresult
+
+CANCEL_TIMEOUT_S = 5.0
+
+READ_COUNT_MAX = 64
+"""After more reads than that for whole results, some megabytes, a connection is given up: libpq
+keeps the room of the largest row for good."""
+
+_COMMAND_OK = int(pq.ExecStatus.COMMAND_OK)
+_TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
+_SINGLE_TUPLE = int(pq.ExecStatus.SINGLE_TUPLE)
+_PIPELINE_SYNC = int(pq.ExecStatus.PIPELINE_SYNC)
+_PIPELINE_ABORTED = int(pq.ExecStatus.PIPELINE_ABORTED)
+_IDLE = int(pq.TransactionStatus.IDLE)
+_BINARY = int(pq.Format.BINARY)
+
+# What a statement that was prepared before DDL may fail with: its parameters keep the types that
+# columns had, and a pooler or DISCARD may have dropped it.
+_STALE_SQLSTATES = frozenset({"0A000", "22003", "22P02", "26000", "42804", "42883"})
+
+
+class StaleError(DatabaseError):
+    """A statement prepared earlier failed as one that DDL has overtaken would."""
+
+
+class _Step(enum.Enum):
+    QUERY = enum.auto()
+    CHUNKED = enum.auto()
+    CONTROL = enum.auto()
+    """A statement of ours, whose result nobody asks for."""
+    CLOSE = enum.auto()
+
+
+_QUERY, _CHUNKED, _CONTROL, _CLOSE = _Step.QUERY, _Step.CHUNKED, _Step.CONTROL, _Step.CLOSE
+
+Results: TypeAlias = "asyncio.Future[list[Result]]"
+
+
+class Frame(Struct, frozen=True):
+    """How a transaction begins and ends, where that is not left to the protocol."""
+
+    begin: bytes = b"begin"
+    check: Check | None = None
+    is_rolled_back: bool = False
+
+    @property
+    def end(self) -> tuple[bytes, ...]:
+        # A deferred constraint that fails is found as it would be by a commit.
+        return (
+            (b"set constraints all immediate", b"rollback") if self.is_rolled_back else (b"commit",)
+        )
+
+
+class Connection:
+    """A connection in pipeline mode; `release` and `discard` are its owner's."""
+
+    def __init__(
+        self,
+        pgconn: "PGconn",
+        *,
+        release: "Callable[[Connection], None]",
+        discard: "Callable[[Connection], None]",
+        prepared_count_max: int,
+    ) -> None:
+        self._pgconn = pgconn
+        self._release = release
+        self._discard = discard
+        self._prepared_count_max = prepared_count_max
+        self._prepared: OrderedDict[bytes, bytes] = OrderedDict()
+        self._prepared_ordinal = 0
+        # What each result to come answers: a text being prepared, or a step.
+        self._expected: deque[bytes | _Step] = deque()
+        self._frame: Frame | None = None
+        self._is_undecided = False  # its statements ran, and whether they stay is not known
+        self._results: list[Result] = []
+        self._first: PGresult | None = None  # of a chunked statement under way
+        self._body: bytes | Spool = b""
+        self._error: Exception | None = None
+        self._has_reused = False
+        self._has_pieces = False
+        self._read_count = 0
+        self._done: Results | None = None
+        self._cancelling: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = pgconn.socket
+        self._loop.add_reader(self._descriptor, self._on_readable)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._descriptor < 0
+
+    def send(
+        self, statements: Sequence[Statement], frame: Frame | None = None, *, anew: bool = False
+    ) -> Results:
+        """Send one transaction, its statements prepared anew where that is asked for."""
+        done = self._done = self._loop.create_future()
+        self._frame = frame
+        self._results = []
+        self._error = None
+        self._has_reused = False
+        self._has_pieces = False
+        self._read_count = 0
+        try:
+            if anew:
+                for text in {statement.text for statement in statements} & self._prepared.keys():
+                    self._forget(text)
+            if frame is not None:
+                self._push(frame.begin, (), _CONTROL)
+            for statement in statements:
+                self._push(
+                    statement.text,
+                    statement.parameters,
+                    _CHUNKED if statement.is_chunked else _QUERY,
+                )
+            self._expect_pieces()
+            if frame is None:
+                self._pgconn.pipeline_sync()
+            elif frame.check is None:
+                self._end(*frame.end)
+            else:
+                self._is_undecided = True
+                self._pgconn.send_flush_request()
+            self._flush()
+        except psycopg.Error as error:
+            self.close(DatabaseUnavailableError(str(error)))
+        return done
+
+    def cancel(self, done: Results) -> None:
+        """Cancel what `send` answered with that future, if it is still under way.
+
+        The connection is released when the server has both ended it and forgotten the request.
+        """
+        if self._done is done and self._cancelling is None:
+            self._cancelling = self._loop.create_task(self._cancel())
+
+    def close(self, error: DatabaseUnavailableError) -> None:
+        if self.is_closed:
+            return
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)
+        self._descriptor = -1
+        self._pgconn.finish()
+        self._drop_results()
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+        self._discard(self)
+
+    async def _cancel(self) -> None:
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                await cancel(self._pgconn)
+        except (DatabaseUnavailableError, TimeoutError, psycopg.Error) as error:
+            # Whether the request still arrives, and when, is not known.
+            self.close(DatabaseUnavailableError(f"a query could not be cancelled: {error}"))
+        self._cancelling = None
+        if self._done is None and not self.is_closed:
+            self._release(self)
+
+    def _push(self, text: bytes, parameters: Parameters, step: _Step) -> None:
+        name = self._prepare(text)
+        if step is _CHUNKED:
+            self._has_pieces = True
+            self._pgconn.send_query_prepared(name, parameters, result_format=_BINARY)
+        else:
+            self._pgconn.send_query_prepared(name, parameters)
+        self._expected.append(step)
+
+    def _end(self, *texts: bytes) -> None:
+        for text in texts:
+            self._push(text, (), _CONTROL)
+        self._pgconn.pipeline_sync()
+
+    def _prepare(self, text: bytes) -> bytes:
+        name = self._prepared.get(text)
+        if name is not None:
+            self._prepared.move_to_end(text)
+            self._has_reused = True
+            return name
+        if len(self._prepared) >= self._prepared_count_max:
+            self._forget(next(iter(self._prepared)))
+        self._prepared_ordinal += 1
+        name = self._prepared[text] = b"s%d" % self._prepared_ordinal
+        self._pgconn.send_prepare(name, text)
+        self._expected.append(text)
+        return name
+
+    def _forget(self, text: bytes) -> None:
+        self._pgconn.send_close_prepared(self._prepared.pop(text))
+        self._expected.append(_CLOSE)
+
+    def _flush(self) -> None:
+        if self._pgconn.flush():
+            self._loop.add_writer(self._descriptor, self._on_writable)
+
+    def _on_writable(self) -> None:
+        try:
+            if not self._pgconn.flush():
+                self._loop.remove_writer(self._descriptor)
+        except psycopg.Error as error:
+            self.close(DatabaseUnavailableError(str(error)))
+
+    def _on_readable(self) -> None:
+        self._read_count += 1
+        try:
+            self._pgconn.consume_input()
+            self._read_results()
+        except psycopg.Error as error:
+            self.close(DatabaseUnavailableError(str(error)))
+
+    def _read_results(self) -> None:
+        # A statement's results end with None; two in a row say that there is nothing more.
+        pgconn = self._pgconn
+        was_end = False
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is not None:
+                was_end = False
+                if result.status == _PIPELINE_SYNC:
+                    if self._on_sync():
+                        return
+                else:
+                    self._take(result)
+            elif was_end:
+                if pgconn.status == pq.ConnStatus.BAD:
+                    self.close(DatabaseUnavailableError(text_of(pgconn.error_message)))
+                return
+            else:
+                was_end = True
+                if self._expected:
+                    self._expect_pieces()
+                elif self._is_undecided:
+                    self._decide()
+                    return
+
+    def _expect_pieces(self) -> None:
+        """Have the results of a chunked statement come row by row; no other statement's do."""
+        if self._expected and self._expected[0] is _CHUNKED and self._error is None:
+            self._pgconn.set_single_row_mode()
+
+    def _take(self, result: "PGresult") -> None:
+        status = result.status
+        if status == _SINGLE_TUPLE:
+            self._take_piece(result)
+            return
+        if not self._expected:  # a deferred constraint failed, or the server ends the session
+            self._error = self._error or _error(result)
+            return
+        step = self._expected.popleft()
+        if status in (_TUPLES_OK, _COMMAND_OK):
+            if step is _QUERY:
+                self._results.append(Result(result))
+            elif step is _CHUNKED:
+                self._results.append(Result(self._first or result, self._body))
+                self._first, self._body = None, b""
+            return
+        if isinstance(step, bytes):
+            self._prepared.pop(step, None)
+        if status != _PIPELINE_ABORTED:
+            self._error = _error(result)
+
+    def _take_piece(self, row: "PGresult") -> None:
+        if self._error is not None:
+            return
+        piece = row.get_value(0, row.nfields - 1) or b""
+        if self._first is None:
+            self._first, self._body = row, piece
+            return
+        try:
+            if isinstance(self._body, bytes):
+                first, self._body = self._body, Spool()
+                self._body.write(first)
+            self._body.write(piece)
+        except DatabaseError as error:
+            self._error = error
+
+    def _decide(self) -> None:
+        """Commit what the check accepts."""
+        assert self._frame is not None
+        assert self._frame.check is not None
+        assert self._done is not None
+        self._is_undecided = False
+        if self._error is not None:
+            self._pgconn.pipeline_sync()  # nothing else is heard before it
+        elif self._done.cancelled():
+            self._end(b"rollback")
+        else:
+            try:
+                self._frame.check(self._results)
+            except Exception as error:
+                self._error = error
+                self._end(b"rollback")
+            else:
+                self._end(*self._frame.end)
+        self._flush()
+
+    def _on_sync(self) -> bool:
+        """Whether the transaction is over."""
+        if self._frame is not None and self._pgconn.transaction_status != _IDLE:
+            # One of its statements failed, and with it what was to end it.
+            self._end(b"rollback")
+            self._flush()
+            return False
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
+        done, error = self._done, self._error
+        self._done = None
+        if done is not None and not done.done():
+            if error is None:
+                done.set_result(self._results)
+            else:
+                done.set_exception(self._refusal(error))
+        self._drop_results()
+        if self._read_count > READ_COUNT_MAX and not self._has_pieces:
+            self.close(DatabaseUnavailableError("its buffers have grown"))
+        elif self._cancelling is None:
+            self._release(self)
+
+    def _refusal(self, error: Exception) -> Exception:
+        if not isinstance(error, DatabaseError):
+            return error
+        if is_unavailable(error.sqlstate):
+            return DatabaseUnavailableError(error.message)
+        if self._has_reused and error.sqlstate in _STALE_SQLSTATES:
+            return StaleError(error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+        return error
+
+    def _drop_results(self) -> None:
+        self._results = []
+        self._first, self._body = None, b""
+
+
+def _error(result: "PGresult") -> DatabaseError:
+    def field(which: pq.DiagnosticField) -> str | None:
+        value = result.error_field(which)
+        return None if value is None else text_of(value)
+
+    return DatabaseError(
+        field(pq.DiagnosticField.SQLSTATE) or "XX000",
+        field(pq.DiagnosticField.MESSAGE_PRIMARY) or text_of(result.error_message),
+        detail=field(pq.DiagnosticField.MESSAGE_DETAIL),
+        hint=field(pq.DiagnosticField.MESSAGE_HINT),
+    )
