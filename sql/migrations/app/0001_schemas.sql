@@ -112,12 +112,18 @@ create event trigger butterbase_identify_rows on ddl_command_end
   when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE')
   execute function butterbase.identify_rows();
 
+-- How often the schema has changed. A sequence, since a row would make DDL wait for DDL.
+create sequence butterbase.schema_version;
+grant usage on schema butterbase to butterbase_auth;
+grant select on butterbase.schema_version to butterbase_auth;
+
 -- DDL announces itself in the log, in its place among the changes, so that readers which cache
--- policies and columns drop them at the right commit.
+-- policies and columns drop them at the right commit; and to those who look, by the version.
 create function butterbase.announce_ddl() returns event_trigger
-language plpgsql set search_path = '' as $$
+language plpgsql security definer set search_path = '' as $$
 begin
   perform pg_logical_emit_message(true, 'butterbase.ddl', tg_tag);
+  perform nextval('butterbase.schema_version');
 end
 $$;
 
