@@ -1,7 +1,7 @@
 """`butterbase stream`: the log's reader, and all that follows from it, in one event loop.
 
 control database's log → usage; new apps
-each app's log         → realtime subscribers; chunks, and their vectors
+each app's log         → realtime subscribers; chunks, and their vectors; schema changes
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from butterbase.ingest.lsn import LSN
 from butterbase.ingest.slot import ensure_slot
 from butterbase.projections.embeddings import Embeddings
 from butterbase.projections.runner import ProjectionRunner
+from butterbase.projections.schema_announcer import SchemaAnnouncer
 from butterbase.projections.usage import UsageProjection
 from butterbase.projections.vectors import VectorWorker
 from butterbase.realtime.connection import AppRealtime
@@ -144,8 +145,9 @@ class Streams:
             self._cluster.dsn(caller, app.database, statement_timeout_ms=POLICY_TIMEOUT_MS)
         )
         hub = Hub(executor, wait_log=lambda: consumer.wait_connected())
-        consumer = self._consumer(app.database, embeddings, hub)
-        for runner in (vectors, embeddings, hub):
+        announcer = SchemaAnnouncer(app.id, self._dsn(self._cluster.control_database))
+        consumer = self._consumer(app.database, embeddings, hub, announcer)
+        for runner in (vectors, embeddings, hub, announcer):
             group.create_task(runner.run())
         self.realtime[app.id] = AppRealtime(self._authenticate(app), hub)
         try:

@@ -7,7 +7,7 @@ A Commit is one Postgres transaction, in commit order. The position of a change 
 import enum
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -90,6 +90,15 @@ class LogicalMessage(Struct, frozen=True):
 
     prefix: str
     content: bytes
+
+
+DDL_PREFIX: Final = "butterbase.ddl"
+"""Of the messages that our event triggers put into the log."""
+
+
+def is_ddl(change: object) -> bool:
+    """Whether the commit changed the schema."""
+    return isinstance(change, LogicalMessage) and change.prefix == DDL_PREFIX
 
 
 Change: TypeAlias = Insert | Update | Delete | Truncate | LogicalMessage

@@ -12,11 +12,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
-from butterbase.ingest.changes import Commit, LogicalMessage
+from butterbase.ingest.changes import Commit, is_ddl
 from butterbase.ingest.lsn import LSN, parse_lsn
 from butterbase.realtime.access import Access, Catalog
 from butterbase.realtime.bindings import bind
@@ -41,10 +41,6 @@ from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
 
 logger = logging.getLogger(__name__)
-
-DDL_PREFIX: Final = "butterbase.ddl"
-"""Of the messages that our event triggers put into the log."""
-
 
 class Subscriber:
     """A joined channel, as the hub sees it."""
@@ -144,7 +140,7 @@ class Hub:
     async def deliver(self, commit: Commit) -> None:
         """Queue the commit. Past the limit the subscribers are closed, and may come back."""
         if not self._subscribers and not self._queue:
-            if any(map(_is_ddl, commit.changes)):
+            if any(map(is_ddl, commit.changes)):
                 self._catalog.forget()
             return
         count = self._queued_change_count + len(commit.changes)
@@ -189,10 +185,10 @@ class Hub:
             row = row_change(change)
             if row is not None and row.relation.schema in self._settings.schemas:
                 batch.append(_Entry(commit.lsn, commit.at, row, image_of(row)))
-            if _is_ddl(change) or len(batch) >= self._settings.batch_change_count_max:
+            if is_ddl(change) or len(batch) >= self._settings.batch_change_count_max:
                 await self._send_batch(batch)
                 batch = []
-            if _is_ddl(change):
+            if is_ddl(change):
                 self._catalog.forget()
         await self._send_batch(batch)
 
@@ -309,7 +305,3 @@ class _Frames:
             entry = self._batch[index]
             data = self._data[key] = encode_data(entry.change, entry.at, access)
         return data
-
-
-def _is_ddl(change: object) -> bool:
-    return isinstance(change, LogicalMessage) and change.prefix == DDL_PREFIX

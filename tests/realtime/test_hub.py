@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from butterbase.ingest.changes import (
+    DDL_PREFIX,
     Change,
     Column,
     Commit,
@@ -20,7 +21,7 @@ from butterbase.ingest.changes import (
 )
 from butterbase.ingest.lsn import LSN
 from butterbase.realtime.access import Access, AccessColumn
-from butterbase.realtime.hub import DDL_PREFIX, Hub, Subscriber
+from butterbase.realtime.hub import Hub, Subscriber
 from butterbase.realtime.matching import Binding, Filter, Image
 from butterbase.realtime.policies import Verdict
 from butterbase.realtime.protocol import Closing, Version

@@ -1,0 +1,60 @@
+"""Tells the api workers that an app's schema has changed: DDL in the log → NOTIFY.
+
+Workers plan requests with a copy of the schema (sql/relations), and this is how the copy is kept
+in step. A notification is about the latest state, so many of them may become one.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+import psycopg
+from psycopg import AsyncConnection
+
+from butterbase.ingest.changes import Commit, is_ddl
+from butterbase.ingest.lsn import LSN
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "butterbase_schema"
+"""In the control database; the payload is the app's id."""
+
+RETRY_S = 1.0
+
+
+class SchemaAnnouncer:
+    """A reader of one app's log."""
+
+    def __init__(self, app_id: str, control_dsn: str) -> None:
+        self._app_id = app_id
+        self._control_dsn = control_dsn
+        self._changed = asyncio.Event()
+        # What changed while nobody read the log is announced as well.
+        self._changed.set()
+
+    async def deliver(self, commit: Commit) -> None:
+        if any(map(is_ddl, commit.changes)):
+            self._changed.set()
+
+    def position(self) -> LSN | None:
+        return None  # announced anew at each start
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                connecting = AsyncConnection.connect(self._control_dsn, autocommit=True)
+                async with await connecting as conn:
+                    while True:
+                        await self._changed.wait()
+                        self._changed.clear()
+                        await self._announce(conn)
+            logger.warning("app %s: schema changes wait to be announced", self._app_id)
+            await asyncio.sleep(RETRY_S)
+
+    async def _announce(self, conn: AsyncConnection) -> None:
+        try:
+            await conn.execute("select pg_notify(%s, %s)", (CHANNEL, self._app_id))
+        except psycopg.Error:
+            self._changed.set()
+            raise
