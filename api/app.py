@@ -1,9 +1,11 @@
 """The composition root of the web edge: every route of the origin, and what stands behind it.
 
-A request: middleware (id, app, verified caller) → resource (reads, plans, runs one transaction as
-the caller) → response, or an error class that problems.py turns into one.
+A request: dispatch.py → middleware (id, app, verified caller) → resource (reads, plans, runs one
+transaction as the caller) → response, or an error class that problems.py turns into one. REST has
+an endpoint of its own in the place of middleware and resource.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,14 +27,16 @@ from butterbase.api.auth import resource as auth
 from butterbase.api.auth.errors import AuthError
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.problems import on_auth_error
+from butterbase.api.callers import RequestIds
 from butterbase.api.dashboard import resource as dashboard
+from butterbase.api.dispatch import Dispatch
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.middleware import CallerMiddleware
-from butterbase.api.rest import resource as rest
+from butterbase.api.rest.admission import AppAdmission
+from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.cluster import Cluster, LoginRole
 
-WebApp: TypeAlias = "falcon.asgi.App[Any, Any]"
 ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
 APP_PREFIX = "/v1/{app_id}"
@@ -54,11 +58,16 @@ class Lifespan:
         self._control = control
         self._gateway = gateway
         self._embedder = embedder
+        self._following: asyncio.Task[None] | None = None
 
     async def process_startup(self, _scope: object, _event: object) -> None:
         await self._control.open()
+        self._following = asyncio.create_task(self._apps.follow_schemas())
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         await self._gateway.close()
         await self._embedder.close()
         self._passwords.close()
@@ -73,19 +82,19 @@ def create_app(
     embedder_settings: EmbedderSettings,
     *,
     models_dir: Path,
-) -> WebApp:
+) -> Dispatch:
     """`models_dir` keeps what local models need between starts. Raises SettingError."""
-    apps, passwords = Apps(cluster, settings), Passwords()
+    apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
     control = _control_pool(cluster)
     configs = AiConfigs(control, cluster.master_key, ai_settings)
     gateway = Gateway(ai_settings, configs, control)
     embedder = LazyEmbedder(embedder_settings, models_dir)
     middleware: list[Any] = [
         falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
-        CallerMiddleware(apps),
+        CallerMiddleware(apps, request_ids),
         Lifespan(apps, passwords, control, gateway, embedder),
     ]
-    app = falcon.asgi.App(middleware=middleware)
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
     problems.add_handlers(app)
     app.add_error_handler(AuthError, on_auth_error)
 
@@ -93,12 +102,12 @@ def create_app(
     app.add_route("/readyz", ReadyResource(apps))
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):
-        rest.add_routes(app, prefix, settings)
         auth.add_routes(app, prefix, settings, passwords)
     ai.add_routes(app, gateway, configs, control, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
     dashboard.add_routes(app)
-    return app
+    rest = RestEndpoint(AppAdmission(apps), EndpointSettings(settings.body_bytes_max), request_ids)
+    return Dispatch(rest, app)
 
 
 def _control_pool(cluster: Cluster) -> ControlPool:

@@ -2,28 +2,65 @@
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 
 from butterbase.api.auth.keys import AppKeys, app_keys
 from butterbase.api.auth.tokens import Tokens
 from butterbase.api.errors import UnknownAppError
+from butterbase.api.rest.service import RestService
+from butterbase.api.rest.settings import RestSettings
 from butterbase.api.settings import ApiSettings
+from butterbase.projections.schema_announcer import CHANNEL
 from butterbase.sql.apps import FIRST_APP
+from butterbase.sql.claims import ANON
 from butterbase.sql.cluster import Cluster, LoginRole, app_authenticator, app_service
+from butterbase.sql.listening import Listener
 from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.relations.holder import SchemaCacheHolder
+from butterbase.sql.relations.introspect import load_schema_cache
 
+_SCHEMA_VERSION = b"select last_value from butterbase.schema_version"
 _FIND = b"select database, extract(epoch from created_at) from butterbase.apps where id = $1"
 
 
 class AppRuntime:
     """What a request needs of its app."""
 
-    def __init__(self, app_id: str, *, tokens: Tokens, data: Executor, service: Executor) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        *,
+        tokens: Tokens,
+        data: Executor,
+        service: Executor,
+        rest_settings: RestSettings,
+    ) -> None:
         self.id = app_id
         self.tokens = tokens
         self.data = data
         """As the caller: it may become the roles of a request, and nothing else."""
         self.service = service
         """As ourselves: users and sessions."""
+        self.schema = SchemaCacheHolder(
+            partial(
+                load_schema_cache,
+                data,
+                schemas=rest_settings.schemas,
+                extra_search_path=rest_settings.extra_search_path,
+                hoisted_settings=rest_settings.hoisted_settings,
+            ),
+            read_version=self._schema_version,
+        )
+        self.rest = RestService(data, self.schema, rest_settings)
+
+    async def _schema_version(self) -> int:
+        (result,) = await self.service.run(Statement(_SCHEMA_VERSION))
+        return int(result.value() or 0)
+
+    async def close(self) -> None:
+        await self.schema.close()
+        await self.data.close()
+        await self.service.close()
 
 
 class Apps:
@@ -37,6 +74,21 @@ class Apps:
         )
         self._known: dict[str, AppRuntime] = {}
         self._finding = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def follow_schemas(self) -> None:
+        """Reload an app's schema when the stream tells that it has changed, until cancelled."""
+        dsn = self._cluster.dsn(LoginRole.SERVICE, self._cluster.control_database)
+        await Listener(
+            dsn, CHANNEL, hear=self._reload, on_relistening=lambda: self._reload(*self._known)
+        ).run()
+
+    def _reload(self, *app_ids: str) -> None:
+        for app_id in app_ids:
+            if app_id in self._known:
+                task = asyncio.create_task(self._known[app_id].schema.reload())
+                self._reloads.add(task)
+                task.add_done_callback(self._reloads.discard)
 
     async def find(self, app_id: str) -> AppRuntime:
         """Raises UnknownAppError, DatabaseUnavailableError."""
@@ -51,8 +103,7 @@ class Apps:
     async def close(self) -> None:
         await self.control.close()
         for app in self._known.values():
-            await app.data.close()
-            await app.service.close()
+            await app.close()
 
     async def _load(self, app_id: str) -> AppRuntime:
         if "\0" in app_id or len(app_id) > 40:
@@ -63,7 +114,7 @@ class Apps:
         database, created = (value.decode() for value in result.rows()[0] if value is not None)
         created_at = datetime.fromtimestamp(float(created), tz=UTC)
         keys = keys_of(self._cluster, app_id, created_at, self._settings)
-        return AppRuntime(
+        app = AppRuntime(
             app_id,
             tokens=Tokens(keys),
             data=Executor(
@@ -77,7 +128,23 @@ class Apps:
             service=Executor(
                 self._cluster.dsn(app_service(app_id), database), connection_count_max=4
             ),
+            rest_settings=rest_settings(self._settings),
         )
+        await app.schema.reload()
+        return app
+
+
+def rest_settings(settings: ApiSettings) -> RestSettings:
+    """An app's REST API."""
+    return RestSettings(
+        schemas=tuple(name.strip() for name in settings.rest_schemas.split(",")),
+        extra_search_path=("public", "extensions"),
+        anon_role=ANON,
+        max_rows=settings.rest_rows_max,
+        aggregates_enabled=settings.rest_aggregates,
+        openapi_security_active=True,
+        public_url=f"{settings.url}/rest/v1",
+    )
 
 
 def keys_of(cluster: Cluster, app_id: str, created_at: datetime, settings: ApiSettings) -> AppKeys:

@@ -5,7 +5,8 @@ The body has PostgREST's four members, which supabase clients read:
 """
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import falcon
 import msgspec
@@ -23,6 +24,8 @@ from butterbase.api.errors import (
     NotFoundError,
     RequestError,
 )
+from butterbase.api.rest.errors import RestError
+from butterbase.api.rest.raised import raised_error
 from butterbase.projections.embedder import EmbedderError
 from butterbase.sql.claims import ANON, Claims
 from butterbase.sql.errors import (
@@ -37,6 +40,9 @@ from butterbase.sql.filters import InvalidFilterError
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+
+Header: TypeAlias = tuple[bytes, bytes]
+"""As in ASGI."""
 
 # Read along the MRO: the nearest class decides.
 _STATUS: dict[type, int] = {
@@ -62,6 +68,7 @@ _SQLSTATE_STATUS = {
     "0P": 403,
     "23503": 409,
     "23505": 409,
+    "21": 500,
     "25": 500,
     "25006": 405,
     "28": 403,
@@ -76,7 +83,7 @@ _SQLSTATE_STATUS = {
     "42P17": 500,
     "53": 503,
     "53400": 500,
-    "54": 400,
+    "54": 500,
     "55": 500,
     "57": 500,
     "57014": 504,
@@ -99,50 +106,90 @@ def add_handlers(app: "App[Any, Any]") -> None:
 class Problem(Struct, frozen=True):
     code: str
     message: str
-    details: str | None = None
+    details: object = None
+    """Text, or a list of objects."""
     hint: str | None = None
 
 
-def status_of(error: ButterbaseError, *, role: str = ANON) -> int:
+class Rendered(Struct, frozen=True):
+    """An error as an answer."""
+
+    status: int
+    headers: list[Header]
+    problem: Problem
+
+
+def render(error: Exception, *, is_anonymous: bool = True) -> Rendered:
+    """Pure. What nobody foresaw is told without details."""
+    if isinstance(error, DatabaseError):
+        error = raised_error(error) or error
+    if isinstance(error, ButterbaseError):
+        status = status_of(error, is_anonymous=is_anonymous)
+        problem = problem_of(error)
+    else:
+        status, problem = 500, BUG
+    headers: list[Header] = list(error.headers) if isinstance(error, RestError) else []
+    return Rendered(status, headers + _headers_of(status, headers), problem)
+
+
+BUG = Problem("internal_error", "something went wrong on the server")
+
+
+def status_of(error: ButterbaseError, *, is_anonymous: bool = True) -> int:
     """The HTTP status. What anon may not do is 401, since signing in may help."""
     if isinstance(error, DatabaseError):
-        if error.sqlstate == "42501" and role == ANON:
-            return 401
-        return next(
-            (
-                _SQLSTATE_STATUS[prefix]
-                for prefix in (error.sqlstate, error.sqlstate[:2])
-                if prefix in _SQLSTATE_STATUS
-            ),
-            400,
-        )
+        return _status_of_sqlstate(error, is_anonymous=is_anonymous)
+    if isinstance(error, RestError):
+        return error.status
     return nearest(_STATUS, type(error))
+
+
+def _status_of_sqlstate(error: DatabaseError, *, is_anonymous: bool) -> int:
+    match error.sqlstate, error.message:
+        case "42501", _ if is_anonymous:
+            return 401
+        case "21000", message if message.endswith("requires a WHERE clause"):  # pg-safeupdate
+            return 400
+        case "22023", message if message.startswith("role") and message.endswith("not exist"):
+            return 401
+        case "42883", message if message.startswith("function xmlagg("):
+            return 406
+        case sqlstate, _:
+            return _SQLSTATE_STATUS.get(sqlstate) or _SQLSTATE_STATUS.get(sqlstate[:2], 400)
 
 
 def problem_of(error: ButterbaseError) -> Problem:
     if isinstance(error, DatabaseError):
         return Problem(error.sqlstate, error.message, error.detail, error.hint)
-    return Problem(error.code, error.message, None, error.hint)
+    details = error.details if isinstance(error, RestError) else None
+    return Problem(error.code, error.message, details, error.hint)
 
 
-def respond(resp: Response, status: int, problem: Problem) -> None:
-    resp.status = status
-    resp.content_type = falcon.MEDIA_JSON
-    resp.data = msgspec.json.encode(problem)
-    if status == 401:
-        resp.set_header("WWW-Authenticate", "Bearer")
+def _headers_of(status: int, given: Sequence[Header]) -> list[Header]:
+    names = {name for name, _ in given}
+    if status == 401 and b"www-authenticate" not in names:
+        return [(b"www-authenticate", b"Bearer")]
     if status == 503:
-        resp.set_header("Retry-After", str(RETRY_AFTER_S))
+        return [(b"retry-after", b"%d" % RETRY_AFTER_S)]
+    return []
+
+
+def respond(resp: Response, rendered: Rendered) -> None:
+    resp.status = rendered.status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = msgspec.json.encode(rendered.problem)
+    for name, value in rendered.headers:
+        resp.append_header(name.decode(), value.decode("latin-1"))
 
 
 async def on_error(
     req: Request, resp: Response, error: ButterbaseError, _params: dict[str, object]
 ) -> None:
     claims: Claims | None = getattr(req.context, "claims", None)
-    status = status_of(error, role=claims.role if claims else ANON)
-    if status >= 500:
+    rendered = render(error, is_anonymous=claims is None or claims.role == ANON)
+    if rendered.status >= 500:
         logger.warning("%s %s: %s (%s)", req.method, req.path, error, type(error).__name__)
-    respond(resp, status, problem_of(error))
+    respond(resp, rendered)
 
 
 async def on_http_error(
@@ -150,7 +197,8 @@ async def on_http_error(
 ) -> None:
     """Falcon's own refusals (no route, wrong method, …), in our shape."""
     code = "not_found" if error.status_code == 404 else f"http_{error.status_code}"
-    respond(resp, error.status_code, Problem(code, error.title, error.description))
+    problem = Problem(code, error.title, error.description)
+    respond(resp, Rendered(error.status_code, _headers_of(error.status_code, ()), problem))
     resp.set_headers(error.headers or {})
 
 
@@ -159,4 +207,4 @@ async def on_bug(
 ) -> None:
     """What nobody foresaw: logged whole, answered without details."""
     logger.error("%s %s failed", req.method, req.path, exc_info=error)
-    respond(resp, 500, Problem("internal_error", "something went wrong on the server"))
+    respond(resp, render(error))

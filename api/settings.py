@@ -27,6 +27,16 @@ class ApiSettings(SettingGroup, frozen=True):
     statement_timeout_s: Annotated[
         int, Meta(description="a caller's statement is ended after this", ge=1, le=3600)
     ] = 15
+    rest_schemas: Annotated[
+        str, Meta(description="schemas that REST serves, comma-separated, the default first")
+    ] = "public"
+    rest_rows_max: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="most rows that a REST read answers; default no limit"),
+    ] = None
+    rest_aggregates: Annotated[
+        bool, Meta(description="whether REST answers count(), sum() and their kin")
+    ] = False
     body_bytes_max: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024**2
 
     @property

@@ -57,6 +57,13 @@ def _api(settings: Settings, _arguments: Namespace) -> None:
     api.serve(settings)
 
 
+def _rest(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import rest
+
+    die_with_supervisor()
+    rest.rest(settings, arguments)
+
+
 def _stream(settings: Settings, _arguments: Namespace) -> None:
     from butterbase.cli import stream
 
@@ -124,7 +131,28 @@ def parser() -> argparse.ArgumentParser:
     for command in (made["keys"], *of_database.values()):
         command.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
     of_database["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
+    _add_rest(commands)
     return root
+
+
+def _add_rest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """It has PostgREST's settings, and of ours those of a worker."""
+    text = "serve a database of your own in PostgREST's place, by its configuration"
+    rest = commands.add_parser(
+        "rest",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="PostgREST's settings are taken from its PGRST_… variables, else from FILE.",
+    )
+    rest.set_defaults(run=_rest)
+    rest.add_argument("file", nargs="?", metavar="FILE", help="PostgREST's configuration file")
+    what = rest.add_mutually_exclusive_group()
+    what.add_argument("--dump-config", action="store_true", help="print the settings and end")
+    what.add_argument("--example", action="store_true", help="print a configuration file and end")
+    what.add_argument(
+        "--ready", action="store_true", help="ask the admin server whether all is ready, and end"
+    )
+    add_flags(rest, only={"workers", "body_bytes_max"})
 
 
 def _add(

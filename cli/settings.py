@@ -6,7 +6,7 @@ A setting has one name everywhere: the field `jwt_secret` is `--jwt-secret`,
 
 import argparse
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -48,11 +48,13 @@ Values: TypeAlias = Mapping[str, Any]
 """Setting name → value, as text where it comes from a flag or the environment."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each setting; without it the variable or the file decides."""
+def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] | None = None) -> None:
+    """A flag for each setting, or for some; without it the variable or the file decides."""
     for group in fields(Settings):
         section = parser.add_argument_group(group.name)
         for field in fields(group.type):
+            if only is not None and field.name not in only:
+                continue
             section.add_argument(
                 "--" + field.name.replace("_", "-"),
                 default=argparse.SUPPRESS,

@@ -10,6 +10,7 @@ from falcon.testing import Result, TestClient
 
 from butterbase.api import problems
 from butterbase.api.apps import Apps
+from butterbase.api.callers import RequestIds
 from butterbase.api.dashboard import resource
 from butterbase.api.dashboard.resource import add_routes
 from butterbase.api.middleware import CallerMiddleware
@@ -60,7 +61,7 @@ class Page(HTMLParser):
 def client() -> TestClient:
     """The routes behind the middleware that asks for keys, with a database that is away."""
     apps = Apps(Cluster("host=127.0.0.1 port=1", MasterKey(bytes(32))), ApiSettings())
-    app: App[Any, Any] = App(middleware=[CallerMiddleware(apps)])
+    app: App[Any, Any] = App(middleware=[CallerMiddleware(apps, RequestIds())])
     problems.add_handlers(app)
     add_routes(app)
     return TestClient(app)

@@ -1,0 +1,230 @@
+"""PostgREST mode's ASGI app: one worker's connections, settings and schema, and their renewal.
+
+https://docs.postgrest.org/en/stable/references/schema_cache.html#schema-reloading
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from msgspec import structs
+
+from butterbase.api.callers import RequestIds
+from butterbase.api.rest.cors import Cors
+from butterbase.api.rest.endpoint import EndpointSettings, Given, RestEndpoint, Service
+from butterbase.api.rest.postgrest.access_log import STATUS_MIN, AccessLog
+from butterbase.api.rest.postgrest.admin import Admin
+from butterbase.api.rest.postgrest.config import PostgrestConfig, rest_settings, token_settings
+from butterbase.api.rest.postgrest.in_database import read_settings
+from butterbase.api.rest.postgrest.lifespan import live
+from butterbase.api.rest.postgrest.listener import Listener
+from butterbase.api.rest.postgrest.loading import Sources, dsn_of
+from butterbase.api.rest.postgrest.tokens import Authenticator
+from butterbase.api.rest.postgrest.unreachable import Unreachable
+from butterbase.api.rest.service import RestService
+from butterbase.sql.claims import Claims
+from butterbase.sql.errors import ButterbaseError, DatabaseError, SettingError
+from butterbase.sql.pipeline import Executor
+from butterbase.sql.relations.holder import SchemaCacheHolder
+from butterbase.sql.relations.introspect import load_schema_cache
+from butterbase.sql.relations.model import SchemaCache
+
+logger = logging.getLogger(__name__)
+
+App: TypeAlias = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+
+
+class PostgrestApp:
+    """Requests in flight end with the settings and the schema that they began with."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        worker_count: int = 1,
+        body_bytes_max: int,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`stop` ends the server, for `db-pool-automatic-recovery`. Raises SettingError."""
+        self._sources = sources
+        self._body_bytes_max = body_bytes_max
+        self._stop = stop
+        self._request_ids = RequestIds()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.config = sources.read()
+        # What is set is the number of connections of the server.
+        self.connection_count_max = max(1, self.config.db_pool // worker_count)
+        self._executor = Executor(
+            dsn_of(self.config), connection_count_max=self.connection_count_max
+        )
+        self.holder = SchemaCacheHolder(self._load)
+        self.listener: Listener | None = None
+        self.is_current = False
+        """Whether the last attempt to read the schema worked."""
+        self.loaded_count = 0
+        self.failed_count = 0
+        self.load_s = 0.0
+        """How long the last one took, in seconds."""
+        self._attempted = asyncio.Event()
+        self.authenticator = Authenticator(token_settings(self.config))
+        self._serve: App = self._build(self.config)
+        self._admin = Admin(self)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send, start=self.start, close=self.close)
+        elif self._admin.serves(scope):
+            await self._admin(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the schema is there, and the database reached."""
+        is_listening = self.listener is None or self.listener.is_listening
+        return self.is_current and is_listening
+
+    async def start(self) -> None:
+        """Return when the schema was read, or the first attempt to read it failed."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self.reload_schema)
+        loop.add_signal_handler(signal.SIGUSR2, self.reload_config)
+        self.reload_schema()
+        await self._attempted.wait()
+        self._listen()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.holder.close()
+        await self._executor.close()
+
+    def reload_schema(self) -> None:
+        """Read the settings and the schema anew, soon."""
+        self._run(self.holder.reload())
+
+    def reload_config(self) -> None:
+        self._run(self._reload_config())
+
+    async def _reload_config(self) -> None:
+        old = self.config
+        try:
+            self._apply(await self._read_config())
+        except ButterbaseError as error:
+            logger.error("the configuration stays as it was: %s", error)
+            return
+        logger.info("the configuration was read anew")
+        if _introspected(old) != _introspected(self.config):
+            await self.holder.reload()
+
+    async def _load(self) -> SchemaCache:
+        began_s = time.monotonic()
+        try:
+            config = await self._config_to_load()
+            cache = await load_schema_cache(
+                self._executor,
+                schemas=config.db_schemas,
+                extra_search_path=config.db_extra_search_path,
+                hoisted_settings=config.db_hoisted_tx_settings,
+            )
+        except ButterbaseError:
+            self.is_current = False
+            self.failed_count += 1
+            self._attempted.set()
+            if not self.config.db_pool_automatic_recovery:
+                self._stop()
+            raise
+        if not config.db_config:
+            cache = structs.replace(cache, role_settings={}, role_isolation={})
+        self._apply(config)
+        self.is_current = True
+        self.loaded_count += 1
+        self.load_s = time.monotonic() - began_s
+        self._attempted.set()
+        logger.info(
+            "read the schema in %.0f ms: %d relations, %d functions",
+            self.load_s * 1000,
+            len(cache.tables),
+            sum(map(len, cache.routines.values())),
+        )
+        return cache
+
+    async def _config_to_load(self) -> PostgrestConfig:
+        """The settings as they are now, or as they were where they are wrong now."""
+        try:
+            return await self._read_config()
+        except (SettingError, DatabaseError) as error:
+            logger.error("the configuration stays as it was: %s", error)
+            return self.config
+
+    async def _read_config(self) -> PostgrestConfig:
+        config = self.config
+        found = await read_settings(self._executor, config) if config.db_config else {}
+        return self._sources.reread(config, found)
+
+    def _apply(self, config: PostgrestConfig) -> None:
+        if config == self.config:
+            return
+        settings = token_settings(config)
+        if settings != token_settings(self.config):
+            self.authenticator = Authenticator(settings)
+        self.config = config
+        self._serve = self._build(config)
+
+    def _build(self, config: PostgrestConfig) -> App:
+        service = Unreachable(RestService(self._executor, self.holder, rest_settings(config)))
+        authenticator = self.authenticator
+
+        async def admit(_app_id: str, _method: str, given: Given) -> tuple[Service, Claims]:
+            return service, authenticator.authenticate(given, now_s=time.time())
+
+        trace_header = config.server_trace_header
+        settings = EndpointSettings(
+            body_bytes_max=self._body_bytes_max,
+            cors=Cors(config.server_cors_allowed_origins),
+            anon_role=config.db_anon_role,
+            is_verbose=config.client_error_verbosity == "verbose",
+            trace_header=trace_header.lower().encode() if trace_header else None,
+        )
+        endpoint = RestEndpoint(admit, settings, self._request_ids)
+
+        def serve(scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+            path = scope["raw_path"].decode("latin-1")
+            return endpoint(scope, receive, send, app_id="", path=path)
+
+        return AccessLog(serve, STATUS_MIN[config.log_level])
+
+    def _listen(self) -> None:
+        if not self.config.db_channel_enabled:
+            return
+        self.listener = Listener(
+            dsn_of(self.config),
+            self.config.db_channel,
+            on_schema=self.reload_schema,
+            on_config=self.reload_config,
+            on_failure=self._on_lost,
+        )
+        self._run(self.listener.run())
+
+    def _on_lost(self) -> None:
+        if not self.config.db_pool_automatic_recovery:
+            self._stop()
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _introspected(config: PostgrestConfig) -> tuple[object, ...]:
+    """What the schema cache is made with."""
+    return (
+        config.db_schemas,
+        config.db_extra_search_path,
+        config.db_hoisted_tx_settings,
+        config.db_config,
+    )

@@ -1,0 +1,44 @@
+"""A request's headers: looked up by name, and as the JSON objects that SQL functions read."""
+
+from http.cookies import CookieError, SimpleCookie
+
+import msgspec
+
+
+class Headers:
+    """Names in lowercase, values as latin-1 text (RFC 9110, section 5.5)."""
+
+    __slots__ = ("_first", "_given")
+
+    def __init__(self, given: list[tuple[bytes, bytes]]) -> None:
+        self._given = given
+        self._first: dict[str, str] = {}
+        for name, value in given:
+            self._first.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+
+    def get(self, name: str) -> str | None:
+        return self._first.get(name)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        if name not in self._first:
+            return ()
+        wanted = name.encode()
+        return tuple(value.decode("latin-1") for key, value in self._given if key == wanted)
+
+    def as_json(self) -> bytes:
+        """For `request.headers`; cookies stand apart."""
+        if "cookie" not in self._first:
+            return msgspec.json.encode(self._first)
+        return msgspec.json.encode({k: v for k, v in self._first.items() if k != "cookie"})
+
+    def cookies_as_json(self) -> bytes:
+        """For `request.cookies`; cookies that cannot be read are left out."""
+        text = self._first.get("cookie")
+        if text is None:
+            return b"{}"
+        jar: SimpleCookie = SimpleCookie()
+        try:
+            jar.load(text)
+        except CookieError:
+            return b"{}"
+        return msgspec.json.encode({name: morsel.value for name, morsel in jar.items()})

@@ -1,0 +1,123 @@
+"""A request's body → what a statement gets of it: JSON, and the names in it. Pure.
+
+JSON is passed on as it came; only as much of it is read as tells the names.
+https://docs.postgrest.org/en/stable/references/api/tables_views.html#insert
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+
+import msgspec
+from msgspec import Struct
+
+from butterbase.api.rest.errors import InvalidPayloadError
+from butterbase.api.rest.request.encoding import has_null_character, read_pairs
+from butterbase.api.rest.request.media import JSON, MediaType, mime
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_RAW = msgspec.json.Decoder(msgspec.Raw)
+
+_OPENING = re.compile(rb"[ \t\n\r]*(.?)", re.DOTALL)
+
+_DIFFERENT = "All object keys must match"
+
+_TAKEN_AS_IT_IS = frozenset({"text/plain", "text/xml", "application/octet-stream"})
+
+# Of a field in a CSV, for the whole process: the body's own limit is the one that counts.
+csv.field_size_limit(2**31 - 1)
+
+
+class Payload(Struct, frozen=True):
+    parameter: bytes
+    """JSON, an object or an array of objects with the same members; or the body as it is."""
+    keys: tuple[str, ...] = ()
+    """Members to write, or arguments; sorted."""
+    is_object: bool = False
+    arguments: tuple[tuple[str, str], ...] | None = None
+    """Of a function that a form is sent to, in its order, with repetitions."""
+    is_raw: bool = False
+    """The body is the function's one argument."""
+
+
+def read_payload(
+    body: bytes, media: MediaType, columns: tuple[str, ...] | None, *, is_call: bool
+) -> Payload:
+    """With `columns`, those are written, and JSON is not looked at. Raises InvalidPayloadError."""
+    if media.name == JSON:
+        if columns is not None:
+            return Payload(body, columns, is_object=_opening(body) == b"{")
+        return _read_json(b"{}" if is_call and not body else body)
+    if media.name == "text/csv":
+        return _read_csv(body)
+    if media.name == "application/x-www-form-urlencoded":
+        return _read_form(body, is_call=is_call)
+    if is_call and media.name in _TAKEN_AS_IT_IS:
+        return Payload(body, is_raw=True)
+    raise InvalidPayloadError(f"Content-Type not acceptable: {mime(media)}")
+
+
+def _read_json(body: bytes) -> Payload:
+    opening = _opening(body)
+    try:
+        if opening == b"{":
+            return Payload(body, tuple(sorted(_OBJECT.decode(body))), is_object=True)
+        if opening == b"[":
+            return Payload(body if (rows := _rows(body)) else b"[]", _keys(rows))
+        _RAW.decode(body)
+    # Neither text that is not UTF-8 nor deep nesting is a DecodeError.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidPayloadError("Empty or invalid json") from error
+    return Payload(b"[]")  # a number, a text, … has no rows
+
+
+def _rows(body: bytes) -> list[dict[str, msgspec.Raw]]:
+    try:
+        return _OBJECTS.decode(body)
+    except msgspec.ValidationError:
+        _RAW.decode(body)  # is JSON of another shape, or raises
+        raise InvalidPayloadError(_DIFFERENT) from None
+
+
+def _read_csv(body: bytes) -> Payload:
+    """The first line names the columns; `NULL` is null. A short line is an object of fewer."""
+    try:
+        lines = csv.reader(StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        names, *rows = (line for line in lines if line not in ([], [""]))
+    except (ValueError, csv.Error) as error:
+        raise InvalidPayloadError("Empty or invalid csv") from error
+    objects = [
+        {name: None if value == "NULL" else value for name, value in zip(names, row, strict=False)}
+        for row in rows
+    ]
+    keys = _keys(objects, "All lines must have same number of fields")
+    return Payload(msgspec.json.encode(objects), keys)
+
+
+def _read_form(body: bytes, *, is_call: bool) -> Payload:
+    text = body.decode("latin-1")
+    if has_null_character(text):
+        raise InvalidPayloadError("The form has a null character")
+    arguments = tuple((name, value or "") for name, value in read_pairs(text))
+    members = dict(arguments)
+    if is_call:
+        return Payload(b"", tuple(sorted(members)), arguments=arguments)
+    return Payload(msgspec.json.encode(members), tuple(sorted(members)), is_object=True)
+
+
+def _opening(body: bytes) -> bytes:
+    match = _OPENING.match(body)
+    assert match, "the pattern matches anything"
+    return match[1]
+
+
+def _keys(rows: Sequence[Mapping[str, object]], refusal: str = _DIFFERENT) -> tuple[str, ...]:
+    """Those of each row. Raises InvalidPayloadError."""
+    if not rows:
+        return ()
+    first = rows[0].keys()
+    if any(row.keys() != first for row in rows):
+        raise InvalidPayloadError(refusal)
+    return tuple(sorted(first))

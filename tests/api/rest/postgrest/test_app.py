@@ -1,0 +1,113 @@
+"""The app over a database that comes and goes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from butterbase.api.rest.errors import RestError
+from butterbase.api.rest.postgrest.app import PostgrestApp
+from butterbase.api.rest.postgrest.loading import Sources, dsn_of
+from butterbase.api.rest.postgrest.sources import read_config
+from butterbase.api.rest.postgrest.unreachable import Unreachable
+from butterbase.api.rest.request.incoming import HttpRequest
+from butterbase.api.rest.response import Answer
+from butterbase.sql.claims import Claims, claims_for_role
+from butterbase.sql.errors import DatabaseUnavailableError, SettingError
+from tests.postgres import Database
+from tests.serving import client_of
+from tests.waiting import until
+
+
+def app(database: Database, **variables: str) -> PostgrestApp:
+    superuser = str(conninfo_to_dict(database.dsn)["user"])
+    found = {"PGRST_DB_URI": database.dsn, "PGRST_DB_ANON_ROLE": superuser, **variables}
+    return PostgrestApp(Sources(found), body_bytes_max=1024)
+
+
+async def get(client: httpx.AsyncClient, path: str) -> tuple[int, Any]:
+    answer = await client.get(path)
+    return answer.status_code, answer.json()
+
+
+def run(database: Database, statement: str) -> None:
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+async def test_what_was_read_before_serves_while_the_database_is_lost(database: Database) -> None:
+    run(database, "create table public.things as select 1 as id")
+    served = app(database)
+    async with client_of(served) as client:
+        assert await get(client, "/things") == (200, [{"id": 1}])
+        await until(lambda: served.is_ready)
+        run(
+            database,
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        await until(lambda: served.loaded_count == 2)  # since it may have missed a notification
+        assert await get(client, "/things") == (200, [{"id": 1}])
+
+
+async def test_a_database_that_cannot_be_reached_has_postgrests_code() -> None:
+    found = {"PGRST_DB_URI": "host=127.0.0.1 port=1", "PGRST_DB_ANON_ROLE": "x"}
+    served = PostgrestApp(Sources(found), body_bytes_max=1024)
+    async with client_of(served) as client:
+        status, body = await get(client, "/things")
+        assert (status, body["code"]) == (503, "PGRST002")
+        assert (served.is_ready, served.failed_count) == (False, 1)
+
+
+async def test_a_configuration_that_changes_keeps_what_was_verified(database: Database) -> None:
+    secret = "s" * 32
+    served = app(database, PGRST_JWT_SECRET=secret)
+    async with client_of(served):
+        verified = served.authenticator
+        run(database, "notify pgrst, 'reload config'")
+        await until(lambda: served.is_ready)
+        assert served.authenticator is verified
+
+
+async def test_without_in_database_configuration_roles_have_no_settings_of_their_own(
+    database: Database,
+) -> None:
+    served = app(database, PGRST_DB_CONFIG="false")
+    async with client_of(served):
+        assert served.holder.current is not None
+        assert served.holder.current.role_settings == {}
+
+
+def test_the_connection_string_is_libpqs(tmp_path: Path) -> None:
+    def dsn(uri: str) -> str:
+        return dsn_of(read_config({"PGRST_DB_URI": uri}, {}, {}, lambda _path: ""))
+
+    assert dsn("") == "fallback_application_name='butterbase rest'"
+    assert "host=h" in dsn("postgres://u:p@h:5/d?sslmode=require")
+    assert "dbname=d" in dsn("host=h dbname=d")
+    with pytest.raises(SettingError, match="db-uri"):
+        dsn("tmp_db")
+
+
+def test_a_secret_may_be_a_file_of_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(range(200, 240)))
+    sources = Sources({"PGRST_JWT_SECRET": f"@{tmp_path}/secret"})
+    assert sources.read().jwt_secret is not None
+    with pytest.raises(SettingError, match="cannot be read"):
+        Sources(os.environ, tmp_path / "none").read()
+
+
+async def test_a_connection_that_is_lost_has_postgrests_code() -> None:
+    class Lost:
+        async def answer(self, http: HttpRequest, claims: Claims, body: bytes = b"") -> Answer:
+            raise DatabaseUnavailableError("the server closed the connection")
+
+    with pytest.raises(RestError) as caught:
+        await Unreachable(Lost()).answer(HttpRequest("GET", "/", "", []), claims_for_role("x"))
+    assert (caught.value.status, caught.value.code) == (503, "PGRST000")
+    assert caught.value.message == "Database connection error."
+    assert caught.value.details == "the server closed the connection"
