@@ -190,8 +190,6 @@ class MaxAffectedRpcError(RestError):
 class NotInSchemaError(RestError):
     """The schema cache does not have what was asked for."""
 
-    code = "PGRST2XX"
-
 
 class NoRelationshipError(NotInSchemaError):
     """The two tables are not related."""

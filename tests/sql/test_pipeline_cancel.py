@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from butterbase.sql.errors import DatabaseUnavailableError
-from butterbase.sql.pipeline import Executor, Statement, connection
+from butterbase.sql.pipeline import Executor, Statement, connecting, connection
 from tests.postgres import Database
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
 
 SLEEP = Statement(b"select pg_sleep(60)")
 SLEEPING = (
@@ -114,3 +118,24 @@ async def test_an_executor_is_closed_in_mid_cancellation(
     await executor.close()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_a_cancellation_that_comes_too_early_is_repeated(
+    executor: Executor, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def cancel(pgconn: "PGconn") -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 2:
+            await connecting.cancel(pgconn)
+
+    monkeypatch.setattr(connection, "cancel", cancel)
+    monkeypatch.setattr(connection, "CANCEL_AGAIN_S", 0.01)
+    before = await backend(executor)
+    call = asyncio.create_task(executor.run(SLEEP))
+    await until_sleeping(database, 1)
+    await leave(call)
+    assert await backend(executor) == before
+    assert tries == 3

@@ -125,18 +125,3 @@ async def test_a_caller_that_leaves_gets_no_body(executor: Executor) -> None:
             pass
     (result,) = await executor.run(pieces_of(b"x"))
     assert result.body == b"x"
-
-
-@pytest.mark.parametrize(("is_whole", "is_kept"), [(True, False), (False, True)])
-async def test_a_connection_that_held_a_large_row_whole_is_replaced(
-    executor: Executor, is_whole: bool, is_kept: bool
-) -> None:
-    pid = Statement(b"select pg_backend_pid()")
-    (before,) = await executor.run(pid)
-    large = b"x" * 30_000_000
-    if is_whole:
-        await executor.run(Statement(b"select $1::text", (large,)))
-    else:
-        await executor.run(pieces_of(large))
-    (after,) = await executor.run(pid)
-    assert (before.value() == after.value()) is is_kept
