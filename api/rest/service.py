@@ -21,6 +21,7 @@ from butterbase.api.rest.openapi import root
 from butterbase.api.rest.plan.model import Plan
 from butterbase.api.rest.plan.planner import Planner
 from butterbase.api.rest.plan.plans import Plans
+from butterbase.api.rest.plan.values import values_of
 from butterbase.api.rest.request.headers import Headers
 from butterbase.api.rest.request.incoming import (
     HttpRequest,
@@ -30,11 +31,12 @@ from butterbase.api.rest.request.incoming import (
     schema_of,
     target_of,
 )
-from butterbase.api.rest.request.parser import shape_of
+from butterbase.api.rest.request.parser import is_keepable, shape_of
 from butterbase.api.rest.response import Answer, Asked, Outcome, check, explained, respond
 from butterbase.api.rest.settings import RestSettings
 from butterbase.api.rest.sql.parameters import fill
 from butterbase.api.rest.sql.transaction import become
+from butterbase.api.rest.stopwatch import Stopwatch
 from butterbase.sql.claims import Claims
 from butterbase.sql.pipeline import Executor, Isolation, Result, Statement
 from butterbase.sql.relations.model import SchemaCache
@@ -55,6 +57,8 @@ class RestService:
         self._executor = executor
         self._holder = holder
         self._plans = Plans()
+        # Role and settings, and the pre-request function.
+        self._before = 1 if settings.pre_request is None else 2
         self._search_paths = {
             schema: ", ".join(_quoted(name) for name in (schema, *settings.extra_search_path))
             for schema in settings.schemas
@@ -62,13 +66,18 @@ class RestService:
 
     async def answer(self, http: HttpRequest, claims: Claims, body: bytes = b"") -> Answer:
         """Raises RestError, DatabaseError, DatabaseUnavailableError."""
+        stopwatch = Stopwatch(http.admission_s) if self.settings.server_timing_enabled else None
         try:
-            return await self._answer(self._cache(), http, claims, body)
+            answer = await self._answer(self._cache(), http, claims, body, stopwatch)
         except NotInSchemaError:
             # Nothing was run yet. It may have been made a moment ago.
             if not await self._holder.catch_up():
                 raise
-        return await self._answer(self._cache(), http, claims, body)
+            answer = await self._answer(self._cache(), http, claims, body, stopwatch)
+        if stopwatch is not None:
+            stopwatch.lap("response")
+            answer.headers.append(stopwatch.header())
+        return answer
 
     def _cache(self) -> SchemaCache:
         cache = self._holder.current
@@ -77,16 +86,31 @@ class RestService:
         return cache
 
     async def _answer(
-        self, cache: SchemaCache, http: HttpRequest, claims: Claims, body: bytes
+        self,
+        cache: SchemaCache,
+        http: HttpRequest,
+        claims: Claims,
+        body: bytes,
+        stopwatch: Stopwatch | None,
     ) -> Answer:
         headers = Headers(http.headers)
         target = self._root(target_of(http.path))
-        schema = schema_of(http.method, headers, self.settings)
+        schema, tells_schema = schema_of(http.method, headers, self.settings)
         if http.method == "OPTIONS":
             return options.answer(cache, schema, target, http.query_string)
         if not target.name:
-            return await self._describe(cache, http, headers, schema, claims)
-        return await self._run(cache, read_request(http, headers, target, schema, body), claims)
+            profile = schema if tells_schema else None
+            return await self._describe(cache, http, headers, schema, claims, profile)
+        incoming = read_request(http, headers, target, schema, body, tells_schema=tells_schema)
+        if stopwatch is not None:
+            stopwatch.lap("parse")
+        plan = self._plan(cache, incoming)
+        if stopwatch is not None:
+            stopwatch.lap("plan")
+        results = await self._run(cache, plan, incoming, claims)
+        if stopwatch is not None:
+            stopwatch.lap("transaction")
+        return self._respond(plan, incoming, results)
 
     def _root(self, target: Target) -> Target:
         """Raises OpenApiDisabledError."""
@@ -99,7 +123,13 @@ class RestService:
         return Target(self.settings.root_spec, is_function=True)
 
     async def _describe(
-        self, cache: SchemaCache, http: HttpRequest, headers: Headers, schema: str, claims: Claims
+        self,
+        cache: SchemaCache,
+        http: HttpRequest,
+        headers: Headers,
+        schema: str,
+        claims: Claims,
+        profile: str | None,
     ) -> Answer:
         root.refuse(http.method, headers.get("accept"))
         before = self._opening(cache, http, headers, schema, claims, self.settings.app_settings)
@@ -113,17 +143,24 @@ class RestService:
             schema,
             self.settings,
             results[len(before) :],
-            profile=self._profile(schema),
+            profile=profile,
             is_head=http.method == "HEAD",
         )
 
-    async def _run(self, cache: SchemaCache, incoming: Incoming, claims: Claims) -> Answer:
+    def _plan(self, cache: SchemaCache, incoming: Incoming) -> Plan:
         plan = self._plans.get(cache, incoming.request)
         if plan is None:
             planner = Planner(cache, self.settings)
             plan = planner.plan(incoming.request, shape_of(incoming.query))
-            self._plans.keep(cache, incoming.request, plan)
-        before = 1 if self.settings.pre_request is None else 2
+            if is_keepable(incoming.query):
+                self._plans.keep(cache, incoming.request, plan)
+        return plan
+
+    async def _run(
+        self, cache: SchemaCache, plan: Plan, incoming: Incoming, claims: Claims
+    ) -> list[Result]:
+        """The results of the main statement and, where there is one, of the planned count."""
+        before = self._before
 
         def refuse(results: Sequence[Result]) -> None:
             check(plan, _outcome(plan, results[before]))
@@ -134,14 +171,17 @@ class RestService:
             is_rolled_back=self._is_rolled_back(plan),
             isolation=_isolation(cache, plan, claims.role),
         )
-        asked = self._asked(incoming)
+        return results[before:]
+
+    def _respond(self, plan: Plan, incoming: Incoming, results: list[Result]) -> Answer:
+        asked = Asked(incoming.query.canonical, incoming.range, incoming.profile)
         if plan.is_explained:
-            return explained(plan, _lines(results[before]), asked)
-        outcome = _outcome(plan, results[before])
+            return explained(plan, _lines(results[0]), asked)
+        outcome = _outcome(plan, results[0])
         if plan.is_read_only:
             check(plan, outcome)
         if plan.planned_count is not None:
-            outcome = _with_planned_count(plan, outcome, results[before + 1])
+            outcome = _with_planned_count(plan, outcome, results[1])
         return respond(plan, outcome, asked)
 
     def _opening(
@@ -186,7 +226,7 @@ class RestService:
             self._transaction_settings(plan),
             is_read_only=plan.is_read_only,
         )
-        row = incoming.row(plan)
+        row = values_of(incoming, plan)
         found.append(Statement(plan.main.text, fill(plan.recipe, row), plan.main.is_chunked))
         if plan.planned_count is not None:
             text, recipe = plan.planned_count
@@ -204,18 +244,6 @@ class RestService:
     def _is_rolled_back(self, plan: Plan) -> bool:
         asked = plan.preferences.transaction
         return asked == "rollback" or (self.settings.rolls_back and asked != "commit")
-
-    def _asked(self, incoming: Incoming) -> Asked:
-        return Asked(
-            incoming.request.name,
-            incoming.query.canonical,
-            incoming.range,
-            self._profile(incoming.request.schema),
-        )
-
-    def _profile(self, schema: str) -> str | None:
-        """The schema, where an answer is to say which of several it is."""
-        return schema if len(self.settings.schemas) > 1 else None
 
 
 def _outcome(plan: Plan, result: Result) -> Outcome:

@@ -8,33 +8,44 @@ from pathlib import Path
 
 import pytest
 
-from bench.support.load import Exchange, WrongResponseError, get, measure, read_body
+from bench.support.cases import Message
+from bench.support.load import Exchange, WrongResponseError, exchange, measure, read_body
 from bench.support.pgbench import parse_tps
 from bench.support.statistics import percentile
 from bench.support.wrk import parse_report
 
 ROOT = Path(__file__).parents[2]
+ROOT_PAGE = Message("GET", "/")
 RESPONSE = b"HTTP/1.1 200 OK\r\ndate: today\r\nContent-Length: 5\r\nvary: x\r\n\r\nhello"
 
 
 def test_a_run_of_a_second_writes_every_metric(tmp_path: Path) -> None:
     file = tmp_path / "rest.json"
-    command = [sys.executable, "bench/rest.py", "--seconds=1", "--rounds=1", f"--json={file}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    options = ["--seconds=1", "--rounds=1", "--cases", "one_row", f"--json={file}"]
+    done = subprocess.run(
+        [sys.executable, "bench/rest.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     metrics = json.loads(file.read_text())
     at = [
-        f"{name}_at_{count}"
-        for name in ("one_row_rps", "one_row_p50_ms", "one_row_p99_ms")
+        f"one_row_{who}{name}_at_{count}"
+        for who in ("", "fastapi_")
+        for name in ("rps", "p50_ms", "p99_ms")
         for count in (1, 16, 64)
     ]
-    headline = ["one_row_rps", "one_row_vs_pgbench", "pgbench_tps"]
-    assert metrics.keys() >= {*at, *headline}
+    headline = ["one_row_vs_pgbench", "one_row_vs_fastapi", "one_row_p50_ms_c1"]
+    assert metrics.keys() >= {*at, *headline, "one_row_pgbench_tps_at_16"}
     assert all(value > 0 for value in metrics.values())
     assert metrics["one_row_vs_pgbench"] == pytest.approx(
-        metrics["one_row_rps"] / metrics["pgbench_tps"]
+        metrics["one_row_rps_at_16"] / metrics["one_row_pgbench_tps_at_16"]
     )
     assert "one_row_vs_pgbench" in done.stdout
+    if sys.platform == "linux":
+        assert metrics["big_rss_peak_mb"] < metrics["big_rss_before_mb"] + 100
 
 
 def test_a_response_is_read_when_its_last_byte_is_there() -> None:
@@ -46,6 +57,7 @@ def test_a_response_is_read_when_its_last_byte_is_there() -> None:
     "response",
     [
         RESPONSE.replace(b"200 OK", b"401 Unauthorized"),
+        RESPONSE.replace(b"200 OK", b"204 No Content"),
         RESPONSE.replace(b"Content-Length: 5", b"transfer-encoding: chunked"),
         RESPONSE + b"more",
     ],
@@ -80,21 +92,24 @@ def hello_port() -> Iterator[int]:
 
 
 def test_the_load_counts_answers_that_are_right(hello_port: int) -> None:
-    exchanges = [Exchange(get(hello_port, "/", {}), b"hello")]
+    exchanges = [exchange(hello_port, ROOT_PAGE, {}, number=0, marker="hello")]
     found = measure(exchanges, port=hello_port, connection_count=2, seconds=0.1)
     assert found.rps > 0
     assert 0 < found.p50_ms <= found.p99_ms
 
 
 def test_an_answer_with_another_row_ends_the_load(hello_port: int) -> None:
-    exchanges = [Exchange(get(hello_port, "/", {}), b"good day")]
+    exchanges = [exchange(hello_port, ROOT_PAGE, {}, number=0, marker="good day")]
     with pytest.raises(WrongResponseError, match="hello"):
         measure(exchanges, port=hello_port, connection_count=1, seconds=60)
 
 
-def test_a_request_names_its_headers_and_ends_with_a_blank_line() -> None:
-    assert get(80, "/x?id=eq.1", {"apikey": "k"}) == (
-        b"GET /x?id=eq.1 HTTP/1.1\r\nHost: 127.0.0.1:80\r\napikey: k\r\n\r\n"
+def test_a_request_is_a_message_with_its_id_filled_in() -> None:
+    message = Message("POST", "/x?id=eq.%d", '{"id": %d}', {"Prefer": "p"})
+    assert exchange(80, message, {"apikey": "k"}, number=7, marker='"%d"') == Exchange(
+        b"POST /x?id=eq.7 HTTP/1.1\r\nHost: 127.0.0.1:80\r\napikey: k\r\nPrefer: p\r\n"
+        b'Content-Length: 9\r\n\r\n{"id": 7}',
+        b'"7"',
     )
 
 

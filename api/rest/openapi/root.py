@@ -10,8 +10,9 @@ import msgspec
 
 from butterbase.api.rest.errors import MediaTypeError, UnsupportedMethodError
 from butterbase.api.rest.openapi.document import describe
+from butterbase.api.rest.plan.headers import VARY
 from butterbase.api.rest.request.media import ANY, JSON, MediaType, content_type, mime, parse_accept
-from butterbase.api.rest.response import VARY, Answer
+from butterbase.api.rest.response import Answer
 from butterbase.api.rest.settings import RestSettings
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.pipeline import Result, Statement

@@ -1,11 +1,12 @@
 """Inserts, updates, upserts and deletes, planned: what of the request each one means. Pure."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg.sql import Composed
 
 from butterbase.api.rest.errors import InvalidPutFiltersError
-from butterbase.api.rest.plan.model import Action, Request
 from butterbase.api.rest.plan.reading import Columns, condition_of
+from butterbase.api.rest.request.model import Request
 from butterbase.api.rest.request.preferences import Preferences
 from butterbase.api.rest.request.syntax import Shape
 from butterbase.api.rest.sql import change
@@ -26,26 +27,34 @@ class Change(Struct, frozen=True):
 
     @property
     def tells_location(self) -> bool:
-        return (
-            self.request.action is Action.INSERT
-            and self.preferences.representation == "headers-only"
-        )
+        return self.request.action == "insert" and self.preferences.representation == "headers-only"
 
     @property
     def counts_inserted(self) -> bool:
-        return self.request.action is Action.PUT or (
-            self.request.action is Action.INSERT
-            and self.preferences.resolution == "merge-duplicates"
+        return self.request.action == "put" or (
+            self.request.action == "insert" and self.preferences.resolution == "merge-duplicates"
+        )
+
+    @property
+    def heard(self) -> Preferences:
+        """The preferences that have a meaning for it."""
+        given, action = self.preferences, self.request.action
+        has_target = bool(self.table.primary_key) or self.shape.on_conflict is not None
+        return replace(
+            given,
+            resolution=given.resolution if action == "insert" and has_target else None,
+            missing=given.missing if action in ("insert", "update") else None,
+            max_affected=given.max_affected if action in ("update", "delete") else None,
         )
 
     def compose(self, parameters: Parameters) -> Composed:
         name = (self.table.schema, self.table.name)
         action, returning = self.request.action, self._returning()
-        if action is Action.DELETE:
+        if action == "delete":
             return change.delete(name, self._conditions(), returning, parameters)
-        if action is Action.UPDATE:
+        if action == "update":
             return change.update(name, self._body(), self._conditions(), returning, parameters)
-        if action is Action.PUT:
+        if action == "put":
             self._check_put()
             key = change.Conflict(self.table.primary_key, merges=True)
             conditions = self._conditions()
@@ -56,8 +65,7 @@ class Change(Struct, frozen=True):
         return change.Body(
             change.written_columns(self.cache, self.table, self.request.keys),
             self.request.is_object,
-            fills_defaults=self.preferences.missing == "default"
-            and self.request.action is not Action.PUT,
+            fills_defaults=self.preferences.missing == "default" and self.request.action != "put",
         )
 
     def _conflict(self) -> change.Conflict | None:

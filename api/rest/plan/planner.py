@@ -3,7 +3,10 @@
 A plan depends on a request's shape, not on its values, and is kept for the next of that shape.
 """
 
+from urllib.parse import quote
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from butterbase.api.rest.errors import (
     InvalidPreferencesError,
@@ -11,12 +14,14 @@ from butterbase.api.rest.errors import (
     NoTableError,
 )
 from butterbase.api.rest.plan.changes import Change, needed_columns
+from butterbase.api.rest.plan.headers import plan_headers
 from butterbase.api.rest.plan.levels import Level, legacy_names, levels_of
-from butterbase.api.rest.plan.model import CALLS, READS, Action, Argument, Plan, Request
-from butterbase.api.rest.plan.negotiation import negotiate
+from butterbase.api.rest.plan.model import Argument, Plan
+from butterbase.api.rest.plan.negotiation import OBJECT, negotiate
 from butterbase.api.rest.plan.reading import Reader
 from butterbase.api.rest.plan.routines import find_routine, takes_whole_body
 from butterbase.api.rest.request.media import MediaType, parse_accept
+from butterbase.api.rest.request.model import CALLS, READS, Request
 from butterbase.api.rest.request.preferences import Preferences, parse_preferences
 from butterbase.api.rest.request.syntax import Shape
 from butterbase.api.rest.settings import RestSettings
@@ -26,7 +31,10 @@ from butterbase.api.rest.sql.nodes import Node
 from butterbase.api.rest.sql.parameters import Parameters
 from butterbase.sql.filters import Operation
 from butterbase.sql.relations.hints import table_hint
-from butterbase.sql.relations.model import Name, Routine, SchemaCache, Table
+from butterbase.sql.relations.model import Name, Routine, SchemaCache, Table, Volatility
+
+# What of a relation's name stands in a header as it is.
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Planner(Struct, frozen=True):
@@ -38,7 +46,7 @@ class Planner(Struct, frozen=True):
         if request.action in CALLS:
             return self._call(request, shape)
         table = self._table(request.schema, request.name)
-        if request.action is Action.READ:
+        if request.action == "read":
             return self._read(request, shape, table)
         return self._change(request, shape, table)
 
@@ -58,16 +66,26 @@ class Planner(Struct, frozen=True):
             request.action,
             whole.written(media.plan, is_small=_is_single(handler) or _is_by_key(table, shape)),
             parameters.recipe,
-            handler,
             media,
             preferences,
-            node,
-            table=table,
+            location=b"/" + quote(table.name, safe=_PRINTABLE).encode(),
+            headers=plan_headers(
+                media,
+                replace(
+                    preferences,
+                    resolution=None,
+                    representation=None,
+                    missing=None,
+                    max_affected=None,
+                ),
+                legacy_names(level),
+            ),
+            is_read_only=True,
+            is_singular=media.name == OBJECT,
             planned_count=planned,
             exact_count_max=counting.exact_max,
             row_count_max=self.settings.max_rows,
             is_explained=media.plan is not None,
-            legacy_names=tuple(legacy_names(level)),
         )
 
     def _change(self, request: Request, shape: Shape, table: Table) -> Plan:
@@ -89,24 +107,30 @@ class Planner(Struct, frozen=True):
             located=table if change.tells_location else None,
             counts_inserted=change.counts_inserted,
         )
+        is_explained = media.plan is not None
         return Plan(
             request.action,
             whole.written(media.plan, is_small=_is_single(handler)),
             parameters.recipe,
-            handler,
-            media,
+            media if preferences.representation == "representation" else None,
             preferences,
-            node,
-            table=table,
-            is_explained=media.plan is not None,
-            has_conflict_target=bool(table.primary_key) or shape.on_conflict is not None,
-            legacy_names=tuple(legacy_names(level)),
+            location=b"/" + quote(table.name, safe=_PRINTABLE).encode(),
+            headers=plan_headers(
+                media if is_explained or preferences.representation == "representation" else None,
+                change.heard,
+                legacy_names(level),
+            ),
+            key=table.primary_key,
+            is_singular=media.name == OBJECT,
+            is_checked=not is_explained
+            and (request.action == "put" or media.name == OBJECT or _is_limited(preferences)),
+            is_explained=is_explained,
         )
 
     def _call(self, request: Request, shape: Shape) -> Plan:
-        body_type = None if request.action is Action.CALL_READ else request.content_type
+        body_type = None if request.action == "call_read" else request.content_type
         is_form = body_type == "application/x-www-form-urlencoded"
-        has_arguments = request.action is Action.CALL_READ or is_form
+        has_arguments = request.action == "call_read" or is_form
         keys = frozenset(request.arguments if has_arguments else request.keys)
         routine = find_routine(self.cache, request.schema, request.name, keys, body_type=body_type)
         relation = routine.returns[1] if routine.returns_composite else routine.name
@@ -114,8 +138,7 @@ class Planner(Struct, frozen=True):
         level = self._levels(request, shape)
         node = self._reader(request).plan(level, target, ("", statement.SOURCE))
         handler, media, preferences = self._agreed(request, target, node)
-        is_limited = preferences.max_affected is not None and preferences.handling == "strict"
-        if is_limited and not routine.returns_set:
+        if _is_limited(preferences) and not routine.returns_set:
             raise MaxAffectedRpcError
         parameters = _parameters(request)
         columns = needed_columns(self.cache, node)
@@ -133,19 +156,31 @@ class Planner(Struct, frozen=True):
         if counting.count == "estimated":
             counting = statement.Counting("exact", counting.is_paged, counting.row_count_max)
         whole = statement.call_statement(routine, composed, node, handler, counting, parameters)
+        is_read_only = (
+            request.action == "call_read" or routine.volatility is not Volatility.VOLATILE
+        )
+        is_explained = media.plan is not None
+        heard = replace(preferences, resolution=None, representation=None, missing=None)
         return Plan(
             request.action,
             whole.written(media.plan, is_small=_is_single(handler)),
             parameters.recipe,
-            handler,
             media,
             preferences,
-            node,
+            headers=plan_headers(
+                None if routine.returns_void and not is_explained else media,
+                heard,
+                legacy_names(level),
+            ),
             routine=routine,
             row_count_max=self.settings.max_rows,
-            is_explained=media.plan is not None,
+            is_read_only=is_read_only,
+            is_singular=media.name == OBJECT,
+            is_checked=not is_read_only
+            and not is_explained
+            and (media.name == OBJECT or _is_limited(preferences)),
+            is_explained=is_explained,
             arguments=tuple(arguments.values()),
-            legacy_names=tuple(legacy_names(level)),
         )
 
     def _table(self, schema: str, name: str) -> Table:
@@ -166,7 +201,7 @@ class Planner(Struct, frozen=True):
         )
 
     def _reader(self, request: Request) -> Reader:
-        reads = request.action in READS or request.action is Action.CALL
+        reads = request.action in READS or request.action == "call"
         return Reader(
             self.cache,
             request.schema,
@@ -215,6 +250,10 @@ def _arguments(routine: Routine, names: tuple[str, ...]) -> dict[str, Argument]:
 
 def _parameters(request: Request) -> Parameters:
     return Parameters(value_count=request.value_count, range_count=request.range_count)
+
+
+def _is_limited(preferences: Preferences) -> bool:
+    return preferences.max_affected is not None and preferences.handling == "strict"
 
 
 def _is_single(handler: Handler) -> bool:

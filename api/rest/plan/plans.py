@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 
-from butterbase.api.rest.plan.model import Plan, Request
+from butterbase.api.rest.plan.model import Plan
+from butterbase.api.rest.request.model import Request
 from butterbase.sql.relations.model import SchemaCache
 
 KEPT_COUNT_MAX = 1024

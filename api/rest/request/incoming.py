@@ -1,5 +1,6 @@
 """An HTTP request → what it asks for: its shape, which plans are kept by, and its values."""
 
+from functools import lru_cache
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -11,27 +12,26 @@ from butterbase.api.rest.errors import (
     UnacceptableSchemaError,
     UnsupportedMethodError,
 )
-from butterbase.api.rest.plan.model import Action, Plan, Request
 from butterbase.api.rest.request.headers import Headers
 from butterbase.api.rest.request.media import parse_media_type
+from butterbase.api.rest.request.model import Action, Request
 from butterbase.api.rest.request.parser import read_query, shape_of
 from butterbase.api.rest.request.payload import Payload, read_payload
 from butterbase.api.rest.request.ranges import ALL, requested_range
 from butterbase.api.rest.request.syntax import Query, Range
 from butterbase.api.rest.settings import RestSettings
-from butterbase.sql.filters import array_literal
 
-_RELATION_ACTIONS = {
-    "GET": Action.READ,
-    "HEAD": Action.READ,
-    "POST": Action.INSERT,
-    "PUT": Action.PUT,
-    "PATCH": Action.UPDATE,
-    "DELETE": Action.DELETE,
+_RELATION_ACTIONS: dict[str, Action] = {
+    "GET": "read",
+    "HEAD": "read",
+    "POST": "insert",
+    "PUT": "put",
+    "PATCH": "update",
+    "DELETE": "delete",
 }
-_CALL_ACTIONS = {"GET": Action.CALL_READ, "HEAD": Action.CALL_READ, "POST": Action.CALL}
+_CALL_ACTIONS: dict[str, Action] = {"GET": "call_read", "HEAD": "call_read", "POST": "call"}
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_WITH_BODY = frozenset({Action.INSERT, Action.UPDATE, Action.PUT, Action.CALL})
+_WITH_BODY: frozenset[Action] = frozenset({"insert", "update", "put", "call"})
 
 
 class HttpRequest(Struct, frozen=True):
@@ -41,6 +41,8 @@ class HttpRequest(Struct, frozen=True):
     query_string: str
     headers: list[tuple[bytes, bytes]]
     """Names in lowercase."""
+    admission_s: float = 0.0
+    """What verifying the caller took, for `Server-Timing`."""
 
 
 class Target(Struct, frozen=True):
@@ -56,27 +58,9 @@ class Incoming(Struct, frozen=True):
     request: Request
     query: Query
     range: Range
+    profile: str | None
+    """The schema, where the answer is to tell it."""
     payload: Payload | None
-
-    def row(self, plan: Plan) -> list[bytes | None]:
-        """The values, in the order of `Parameters`."""
-        row: list[bytes | None] = [value.encode() for value in self.query.values]
-        row += _page(self.range, plan.row_count_max)
-        for path, page in self.query.ranges:
-            if path:
-                row += _page(page, plan.row_count_max)
-        row.append(None if self.payload is None else self._body(self.payload))
-        if plan.arguments:
-            given = self.arguments
-            for argument in plan.arguments:
-                texts = [given[place][1] for place in argument.places]
-                row.append((array_literal(texts) if argument.is_list else texts[0]).encode())
-        return row
-
-    def _body(self, payload: Payload) -> bytes:
-        if self.request.content_type == "application/octet-stream":
-            return b"\\x" + payload.parameter.hex().encode()  # bytea, in its text format
-        return payload.parameter
 
     @property
     def arguments(self) -> tuple[tuple[str, str], ...]:
@@ -86,6 +70,7 @@ class Incoming(Struct, frozen=True):
         return self.query.arguments
 
 
+@lru_cache(maxsize=1024)
 def target_of(path: str) -> Target:
     """Raises InvalidPathError."""
     try:
@@ -103,34 +88,40 @@ def target_of(path: str) -> Target:
             raise InvalidPathError
 
 
-def schema_of(method: str, headers: Headers, settings: RestSettings) -> str:
-    """Raises UnacceptableSchemaError."""
+def schema_of(method: str, headers: Headers, settings: RestSettings) -> tuple[str, bool]:
+    """The schema, and whether its answer says which it is. Raises UnacceptableSchemaError."""
     profile = headers.get("content-profile" if method in _WRITES else "accept-profile")
     if profile is None:
-        return settings.schemas[0]
+        return settings.schemas[0], len(settings.schemas) > 1
     if profile not in settings.schemas:
         raise UnacceptableSchemaError(
             f"Invalid schema: {profile}",
             hint=f"Only the following schemas are exposed: {', '.join(settings.schemas)}",
         )
-    return profile
+    return profile, True
 
 
 def read_request(
-    http: HttpRequest, headers: Headers, target: Target, schema: str, body: bytes
+    http: HttpRequest,
+    headers: Headers,
+    target: Target,
+    schema: str,
+    body: bytes,
+    *,
+    tells_schema: bool,
 ) -> Incoming:
     """Raises RestError."""
     action = _action(http.method, target)
-    query = read_query(http.query_string, is_call=action is Action.CALL_READ)
+    query = read_query(http.query_string, is_call=action == "call_read")
     wanted = requested_range(query.ranges, headers.get("range") if http.method == "GET" else None)
-    if action is Action.PUT and wanted != ALL:
+    if action == "put" and wanted != ALL:
         raise PutRangeError
     payload = media_name = None
     if action in _WITH_BODY:
         media = parse_media_type(headers.get("content-type") or "application/json")
         media_name = media.name
-        columns = shape_of(query).columns if action is not Action.PUT else None
-        payload = read_payload(body, media, columns, is_call=action is Action.CALL)
+        columns = shape_of(query).columns if action != "put" else None
+        payload = read_payload(body, media, columns, is_call=action == "call")
     names = payload.arguments if payload is not None and payload.arguments else query.arguments
     request = Request(
         action,
@@ -148,7 +139,8 @@ def read_request(
         is_object=payload is None or payload.is_object,
         arguments=tuple(name for name, _ in names or ()),
     )
-    return Incoming(http, headers, request, query, wanted, payload)
+    profile = schema if tells_schema else None
+    return Incoming(http, headers, request, query, wanted, profile, payload)
 
 
 def _action(method: str, target: Target) -> Action:
@@ -158,10 +150,3 @@ def _action(method: str, target: Target) -> Action:
     if target.is_function:
         raise InvalidRpcMethodError(f"Cannot use the {method} method on RPC")
     raise UnsupportedMethodError(f"Unsupported HTTP method: {method}")
-
-
-def _page(page: Range, row_count_max: int | None) -> tuple[bytes | None, bytes]:
-    limit = page.limit
-    if row_count_max is not None:
-        limit = row_count_max if limit is None else min(limit, row_count_max)
-    return None if limit is None else b"%d" % limit, b"%d" % page.first

@@ -20,7 +20,6 @@ from butterbase.api.rest.sql.nodes import (
 from butterbase.api.rest.sql.parameters import Parameters
 from butterbase.sql.relations.model import ComputedRelationship, Relationship
 
-
 _GRAMMAR_TYPES = frozenset(
     {
         "bigint",

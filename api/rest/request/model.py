@@ -1,0 +1,34 @@
+"""What a request is, but for its values."""
+
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+Action: TypeAlias = Literal["read", "insert", "update", "put", "delete", "call", "call_read"]
+"""`call` is a function by POST; `call_read` one by GET or HEAD, with its arguments in the query
+string."""
+
+READS: Final = frozenset[Action]({"read", "call_read"})
+CALLS: Final = frozenset[Action]({"call", "call_read"})
+
+
+class Request(Struct, frozen=True):
+    """All that a plan depends on, so that it is the key of the plan cache."""
+
+    action: Action
+    schema: str
+    name: str
+    outline: tuple[object, ...]
+    value_count: int
+    range_count: int
+    has_root_range: bool = False
+    is_head: bool = False
+    accept: str | None = None
+    prefer: tuple[str, ...] = ()
+    content_type: str | None = None
+    """Of a body, its media type alone."""
+    keys: tuple[str, ...] = ()
+    """The body's members, sorted."""
+    is_object: bool = True
+    arguments: tuple[str, ...] = ()
+    """Names of a call's arguments in the query string or in a form, in their order."""
