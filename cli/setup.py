@@ -11,10 +11,10 @@ from butterbase.sql.server import connect
 PUBLICATION = "butterbase"
 
 # What the stream process reads: of the control database the apps and events, of an app's database
-# every table of the developer's, and the documents.
+# every table of the developer's, the documents, and the sessions, whose end ends sockets.
 CONTROL_TABLES = (("butterbase", "apps"), ("butterbase", "events"))
 APP_SCHEMAS = ("public",)
-APP_TABLES = (("ai", "documents"),)
+APP_TABLES = (("ai", "documents"), ("auth", "sessions"))
 
 
 async def set_up(cluster: Cluster, *, app_id: str = FIRST_APP, database: str | None = None) -> App:

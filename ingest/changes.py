@@ -53,6 +53,10 @@ class Relation(Struct, frozen=True):
     replica_identity: ReplicaIdentity
     columns: tuple[Column, ...]
 
+    @property
+    def qualified_name(self) -> tuple[str, str]:
+        return self.schema, self.name
+
     def pairs(self, row: Row) -> Iterator[tuple[Column, Value]]:
         return zip(self.columns, row, strict=True)
 

@@ -44,6 +44,7 @@ _REASONS: Final[dict[Closing, str]] = {
     Closing.OVERLOADED: "too far behind",
     Closing.FAILED: "the server failed",
     Closing.INVALID_TEXT: "a text frame is not UTF-8",
+    Closing.SESSION_ENDED: "the session has ended",
 }
 
 

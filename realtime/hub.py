@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from butterbase.ingest.changes import Commit, is_ddl
+from butterbase.ingest.changes import Commit, Delete, is_ddl
 from butterbase.ingest.lsn import LSN, parse_lsn
 from butterbase.realtime.access import Access, Catalog
 from butterbase.realtime.bindings import bind
@@ -41,6 +41,9 @@ from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
 
 logger = logging.getLogger(__name__)
+
+SESSIONS = ("auth", "sessions")
+
 
 class Subscriber:
     """A joined channel, as the hub sees it."""
@@ -99,6 +102,7 @@ class Hub:
         self._catalog = Catalog(executor, age_s_max=self._settings.catalog_age_s_max)
         self._policies = Policies(executor, self._catalog, pause_s=self._settings.policy_pause_s)
         self._statements = asyncio.Semaphore(self._settings.statement_count_max)
+        self._joined: set[Subscriber] = set()
         self._subscribers: defaultdict[tuple[str, str], set[Subscriber]] = defaultdict(set)
         self._queue: deque[Commit] = deque()
         self._queued_change_count = 0
@@ -123,11 +127,13 @@ class Hub:
 
     def register(self, subscriber: Subscriber) -> None:
         """Every commit that is delivered from now on goes to the subscriber, if it may see it."""
+        self._joined.add(subscriber)
         for binding in subscriber.bindings:
             self._subscribers[binding.schema, binding.table].add(subscriber)
 
     def unregister(self, subscriber: Subscriber) -> None:
         subscriber.is_open = False
+        self._joined.discard(subscriber)
         for binding in subscriber.bindings:
             key = binding.schema, binding.table
             if key in self._subscribers:
@@ -139,6 +145,7 @@ class Hub:
 
     async def deliver(self, commit: Commit) -> None:
         """Queue the commit. Past the limit the subscribers are closed, and may come back."""
+        self._end_sessions(set(filter(None, map(ended_session, commit.changes))))
         if not self._subscribers and not self._queue:
             if any(map(is_ddl, commit.changes)):
                 self._catalog.forget()
@@ -151,6 +158,13 @@ class Hub:
         self._queue.append(commit)
         self._queued_change_count = count
         self._has_work.set()
+
+    def _end_sessions(self, ids: set[str]) -> None:
+        """Close the sockets of sessions that were revoked; their tokens may live on for a while."""
+        if ids:
+            for subscriber in [s for s in self._joined if s.claims.session_id in ids]:
+                self.unregister(subscriber)
+                subscriber.close(Closing.SESSION_ENDED)
 
     def position(self) -> LSN | None:
         """Nothing is kept: a subscriber that was not reached knows, its socket was closed."""
@@ -267,6 +281,16 @@ class Hub:
                 verdict = verdicts[subscriber.claims, batch[index].change.relation.oid]
                 if index in verdict.visible and verdict.access is not None:
                     frames.send(subscriber, index, bindings, verdict.access)
+
+
+def ended_session(change: object) -> str | None:
+    """The id of a row that was deleted from `auth.sessions`."""
+    if not isinstance(change, Delete) or change.relation.qualified_name != SESSIONS:
+        return None
+    for column, value in change.relation.pairs(change.old):
+        if column.name == "id" and isinstance(value, str):
+            return value
+    return None
 
 
 class _Frames:

@@ -62,6 +62,7 @@ class Closing(enum.IntEnum):
     OVERLOADED = CloseCode.TRY_AGAIN_LATER
     FAILED = CloseCode.INTERNAL_ERROR
     INVALID_TEXT = CloseCode.INVALID_DATA
+    SESSION_ENDED = CloseCode.POLICY_VIOLATION
 
 
 HANDSHAKE_STATUS: Final[dict[type, int]] = {

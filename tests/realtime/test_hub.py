@@ -14,6 +14,7 @@ from butterbase.ingest.changes import (
     Change,
     Column,
     Commit,
+    Delete,
     Insert,
     LogicalMessage,
     Relation,
@@ -253,3 +254,24 @@ async def test_ddl_makes_the_hub_forget_what_it_read(
         if client is not None:
             assert await client.ids(2) == [1, 2]
         assert asked_before == [1 if is_listening else 0]
+
+
+SESSIONS = Relation(
+    8, "auth", "sessions", ReplicaIdentity.DEFAULT, (Column("id", 2950, -1, is_key=True),)
+)
+
+
+async def test_the_end_of_a_session_closes_its_sockets_and_no_others() -> None:
+    async with bench() as b:
+        ended, other = Client(session_of("s1")), Client(session_of("s2"))
+        for client in (ended, other):
+            b.hub.register(client.subscriber)
+        await b.hub.deliver(commit(1, Delete(SESSIONS, ("s1",))))
+        assert (ended.closed, other.closed) == ([Closing.SESSION_ENDED], [])
+        await b.hub.deliver(commit(2, 7))
+        assert await other.ids(1) == [7]
+        assert ended.frames.empty()
+
+
+def session_of(session_id: str) -> Claims:
+    return msgspec.structs.replace(user_claims(ALICE), session_id=session_id)
