@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,9 @@ class Listener:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`hear` gets each payload; `on_relistening`: some may have been missed."""
-        self._dsn = make_conninfo(dsn, **_KEEPALIVES)
+        given = conninfo_to_dict(dsn)
+        missing = {name: value for name, value in _KEEPALIVES.items() if name not in given}
+        self._dsn = make_conninfo(dsn, **missing)
         self._channel = channel
         self._hear = hear
         self._on_relistening = on_relistening

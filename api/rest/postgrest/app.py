@@ -20,13 +20,14 @@ from butterbase.api.rest.postgrest.admin import Admin
 from butterbase.api.rest.postgrest.config import PostgrestConfig, rest_settings, token_settings
 from butterbase.api.rest.postgrest.in_database import read_settings
 from butterbase.api.rest.postgrest.lifespan import live
-from butterbase.api.rest.postgrest.listener import Listener
+from butterbase.api.rest.postgrest.listener import schema_listener
 from butterbase.api.rest.postgrest.loading import Sources, dsn_of
 from butterbase.api.rest.postgrest.tokens import Authenticator
 from butterbase.api.rest.postgrest.unreachable import Unreachable
 from butterbase.api.rest.service import RestService
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import ButterbaseError, DatabaseError, SettingError
+from butterbase.sql.listening import Listener
 from butterbase.sql.pipeline import Executor
 from butterbase.sql.relations.holder import SchemaCacheHolder
 from butterbase.sql.relations.introspect import load_schema_cache
@@ -201,7 +202,7 @@ class PostgrestApp:
     def _listen(self) -> None:
         if not self.config.db_channel_enabled:
             return
-        self.listener = Listener(
+        self.listener = schema_listener(
             dsn_of(self.config),
             self.config.db_channel,
             on_schema=self.reload_schema,
