@@ -25,6 +25,9 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 _GUC_HEADERS = msgspec.json.Decoder(list[dict[str, str]])
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OF_THE_SERVER = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+"""Headers of the message as it is sent, which SQL knows nothing of."""
+
 _LINE_END = re.compile(r"[\r\n\0]")
 _TEXTS = msgspec.json.Decoder(list[str | None])
 
@@ -153,6 +156,7 @@ def _overridden(status: int, headers: list[Header], outcome: Outcome) -> tuple[i
         except msgspec.DecodeError as error:
             raise ResponseHeadersError from error
         added = [_header(header) for header in given]
+        added = [(name, value) for name, value in added if name not in _OF_THE_SERVER]
         names = {name for name, _ in added}
         headers = [(n, v) for n, v in headers if n not in names] + added
     return status, headers

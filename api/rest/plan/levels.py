@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec import Struct, field
 
 from butterbase.api.rest.errors import NotEmbeddedError
+from butterbase.api.rest.request.model import Page
 from butterbase.api.rest.request.syntax import (
     Condition,
     OrderTerm,
@@ -32,7 +33,8 @@ class Level(Struct):
     children: "list[Level]" = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     order: tuple[OrderTerm, ...] = ()
-    range_ordinal: int | None = None
+    page: Page = Page()
+    page_ordinal: int = 0
     """0 for the root's, then those of `Query.ranges` that are not the root's."""
     legacy_name: str | None = None
     """The alias it should have been called by, where it was called by its relation's name."""
@@ -46,7 +48,7 @@ class Level(Struct):
 
 
 def levels_of(
-    shape: Shape, *, for_mutation: bool, by_target_name: bool, has_root_range: bool
+    shape: Shape, *, for_mutation: bool, by_target_name: bool, pages: Sequence[Page]
 ) -> Level:
     """The root of the tree. Raises NotEmbeddedError.
 
@@ -60,9 +62,9 @@ def levels_of(
     for path, terms in shape.order:
         _find(root, path, by_target_name).order = terms
     if not for_mutation:
-        for ordinal, path in enumerate(filter(None, shape.ranged), start=1):
-            _find(root, path, by_target_name).range_ordinal = ordinal
-        root.range_ordinal = 0 if has_root_range else None
+        for ordinal, path in enumerate(((), *filter(None, shape.ranged))):
+            level = _find(root, path, by_target_name)
+            level.page, level.page_ordinal = pages[ordinal], ordinal
     return root
 
 

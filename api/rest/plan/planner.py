@@ -21,7 +21,7 @@ from butterbase.api.rest.plan.negotiation import OBJECT, negotiate
 from butterbase.api.rest.plan.reading import Reader
 from butterbase.api.rest.plan.routines import find_routine, takes_whole_body
 from butterbase.api.rest.request.media import MediaType, parse_accept
-from butterbase.api.rest.request.model import CALLS, READS, Request
+from butterbase.api.rest.request.model import CALLS, READS, Page, Request
 from butterbase.api.rest.request.preferences import Preferences, parse_preferences
 from butterbase.api.rest.request.syntax import Shape
 from butterbase.api.rest.settings import RestSettings
@@ -29,7 +29,6 @@ from butterbase.api.rest.sql import call, statement
 from butterbase.api.rest.sql.handlers import Builtin, Handler
 from butterbase.api.rest.sql.nodes import Node
 from butterbase.api.rest.sql.parameters import Parameters
-from butterbase.sql.filters import Operation
 from butterbase.sql.relations.hints import table_hint
 from butterbase.sql.relations.model import Name, Routine, SchemaCache, Table, Volatility
 
@@ -64,7 +63,7 @@ class Planner(Struct, frozen=True):
             planned = (text, asked.recipe)
         return Plan(
             request.action,
-            whole.written(media.plan, is_small=_is_single(handler) or _is_by_key(table, shape)),
+            whole.written(media.plan),
             parameters.recipe,
             media,
             preferences,
@@ -110,7 +109,7 @@ class Planner(Struct, frozen=True):
         is_explained = media.plan is not None
         return Plan(
             request.action,
-            whole.written(media.plan, is_small=_is_single(handler)),
+            whole.written(media.plan),
             parameters.recipe,
             media if preferences.representation == "representation" else None,
             preferences,
@@ -163,7 +162,7 @@ class Planner(Struct, frozen=True):
         heard = replace(preferences, resolution=None, representation=None, missing=None)
         return Plan(
             request.action,
-            whole.written(media.plan, is_small=_is_single(handler)),
+            whole.written(media.plan),
             parameters.recipe,
             media,
             preferences,
@@ -197,7 +196,7 @@ class Planner(Struct, frozen=True):
             shape,
             for_mutation=request.action not in READS and request.action not in CALLS,
             by_target_name=self.settings.uses_legacy_target_names,
-            has_root_range=request.has_root_range,
+            pages=request.pages,
         )
 
     def _reader(self, request: Request) -> Reader:
@@ -232,7 +231,9 @@ class Planner(Struct, frozen=True):
         return Builtin.NOTHING if request.is_head else handler, media, preferences
 
     def _counting(self, request: Request, preferences: Preferences) -> statement.Counting:
-        return statement.Counting(preferences.count, request.has_root_range, self.settings.max_rows)
+        return statement.Counting(
+            preferences.count, request.pages[0] != Page(), self.settings.max_rows
+        )
 
 
 def _arguments(routine: Routine, names: tuple[str, ...]) -> dict[str, Argument]:
@@ -249,22 +250,8 @@ def _arguments(routine: Routine, names: tuple[str, ...]) -> dict[str, Argument]:
 
 
 def _parameters(request: Request) -> Parameters:
-    return Parameters(value_count=request.value_count, range_count=request.range_count)
+    return Parameters(value_count=request.value_count, range_count=len(request.pages))
 
 
 def _is_limited(preferences: Preferences) -> bool:
     return preferences.max_affected is not None and preferences.handling == "strict"
-
-
-def _is_single(handler: Handler) -> bool:
-    return handler in (Builtin.OBJECT, Builtin.OBJECT_WITHOUT_NULLS)
-
-
-def _is_by_key(table: Table, shape: Shape) -> bool:
-    """Whether there can be one row at most."""
-    equal = {
-        f.field.name
-        for path, f in shape.filters
-        if not path and not f.field.path and f.operation == Operation("eq")
-    }
-    return bool(table.primary_key) and equal.issuperset(table.primary_key)

@@ -1,6 +1,6 @@
 """Levels and the schema cache → nodes: names are looked up, relationships found. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -71,7 +71,8 @@ class Reader(Struct, frozen=True):
             ),
             conditions=tuple(condition_of(columns, c, level.children) for c in level.conditions),
             order=tuple(_order(columns, table, children, t) for t in level.order),
-            range_ordinal=level.range_ordinal,
+            page=level.page,
+            page_ordinal=level.page_ordinal,
             row_count_max=self.row_count_max,
             children=children,
             link=link,
@@ -88,15 +89,13 @@ class Reader(Struct, frozen=True):
         self, level: Level, table: Name, parent_alias: str, depth: int, is_expanded: bool
     ) -> tuple[Node, ...]:
         children: list[Node] = []
-        taken: set[str] = set()
+        taken = {parent_alias}
         for child in level.children:
-            joined_alias = _alias(f"{table[1]}_{child.name}", depth)
-            if joined_alias in taken:  # the same relation twice
-                joined_alias = f"{joined_alias}_{len(taken)}"
+            joined_alias = _alias(f"{table[1]}_{child.name}", depth, taken)
             taken.add(joined_alias)
             link = self._link(child, table, parent_alias, joined_alias)
             other = link.relationship.other
-            alias = _alias(other[1], depth)
+            alias = _alias(other[1], depth, {parent_alias})
             children.append(
                 self._node(child, other, alias, other, link, depth, is_expanded=is_expanded)
             )
@@ -237,9 +236,14 @@ def _alias_of(asked: SelectField, *, is_spread: bool, is_converted: bool) -> str
     return asked.field.name if is_converted else None
 
 
-def _alias(name: str, depth: int) -> str:
-    """Of a relation at a depth; a long name is cut, so that the depth is not."""
-    return f"{name.encode()[:ALIAS_LENGTH_MAX].decode('utf-8', 'ignore')}_{depth}"
+def _alias(name: str, depth: int, taken: Collection[str]) -> str:
+    """Of a relation at a depth; a long name is cut, so that the depth is not.
+
+    It may be taken: by the same relation, or by a root whose own name ends as an alias does.
+    """
+    short = f"{name.encode()[:ALIAS_LENGTH_MAX].decode('utf-8', 'ignore')}_{depth}"
+    numbered = (f"{short}_{count}" for count in range(len(taken), 2 * len(taken) + 1))
+    return next(alias for alias in (short, *numbered) if alias not in taken)
 
 
 def _gives_aggregate(child: Node) -> bool:

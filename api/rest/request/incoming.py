@@ -14,7 +14,7 @@ from butterbase.api.rest.errors import (
 )
 from butterbase.api.rest.request.headers import Headers
 from butterbase.api.rest.request.media import parse_media_type
-from butterbase.api.rest.request.model import Action, Request
+from butterbase.api.rest.request.model import LITERAL_LIMIT_MAX, Action, Page, Request
 from butterbase.api.rest.request.parser import read_query, shape_of
 from butterbase.api.rest.request.payload import Payload, read_payload
 from butterbase.api.rest.request.ranges import ALL, requested_range
@@ -129,8 +129,7 @@ def read_request(
         target.name,
         query.outline,
         value_count=len(query.values),
-        range_count=1 + sum(1 for path, _ in query.ranges if path),
-        has_root_range=wanted != ALL,
+        pages=(_page(wanted), *(_page(rows) for path, rows in query.ranges if path)),
         is_head=http.method == "HEAD",
         accept=headers.get("accept"),
         prefer=headers.all("prefer"),
@@ -150,3 +149,14 @@ def _action(method: str, target: Target) -> Action:
     if target.is_function:
         raise InvalidRpcMethodError(f"Cannot use the {method} method on RPC")
     raise UnsupportedMethodError(f"Unsupported HTTP method: {method}")
+
+
+_EVERYTHING = Page()
+
+
+def _page(rows: Range) -> Page:
+    if rows == ALL:
+        return _EVERYTHING
+    limit = rows.limit
+    is_literal = limit is not None and limit <= LITERAL_LIMIT_MAX
+    return Page(limit if is_literal else None, limit is not None, rows.first > 0)

@@ -12,6 +12,23 @@ READS: Final = frozenset[Action]({"read", "call_read"})
 CALLS: Final = frozenset[Action]({"call", "call_read"})
 
 
+LITERAL_LIMIT_MAX = 1000
+"""A larger limit is a parameter, so that not every number makes a plan."""
+
+
+class Page(Struct, frozen=True):
+    """What of a level's limit and offset is part of the shape.
+
+    With a limit that it does not know Postgres makes a plan anew for each request, which costs a
+    list about half of its time; the usual limits are few.
+    """
+
+    limit: int | None = None
+    """Where it stands in the statement."""
+    has_limit: bool = False
+    has_offset: bool = False
+
+
 class Request(Struct, frozen=True):
     """All that a plan depends on, so that it is the key of the plan cache."""
 
@@ -20,8 +37,8 @@ class Request(Struct, frozen=True):
     name: str
     outline: tuple[object, ...]
     value_count: int
-    range_count: int
-    has_root_range: bool = False
+    pages: tuple[Page, ...] = (Page(),)
+    """The root's, then those of `Query.ranges` that are not the root's."""
     is_head: bool = False
     accept: str | None = None
     prefer: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from butterbase.api.rest.request.model import Page
 from butterbase.api.rest.request.syntax import Aggregate, JsonStep
 from butterbase.sql.filters import Operation
 from butterbase.sql.relations.model import AnyRelationship, Name
@@ -96,7 +97,9 @@ class Node(Struct, frozen=True):
     outputs: tuple[Output, ...]
     conditions: tuple[Condition, ...] = ()
     order: tuple[Order, ...] = ()
-    range_ordinal: int | None = None
+    page: Page = Page()
+    page_ordinal: int = 0
+    """Of its limit and offset among the request's."""
     row_count_max: int | None = None
     children: "tuple[Node, ...]" = ()
     link: Link | None = None

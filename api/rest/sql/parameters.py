@@ -19,10 +19,11 @@ class Parameters:
     def value(self, place: int) -> SQL:
         return self._use(place)
 
-    def range(self, ordinal: int) -> tuple[SQL, SQL]:
-        """Limit and offset; NULL means none."""
-        first = self._range_first + 2 * ordinal
-        return self._use(first), self._use(first + 1)
+    def limit(self, ordinal: int) -> SQL:
+        return self._use(self._range_first + 2 * ordinal)
+
+    def offset(self, ordinal: int) -> SQL:
+        return self._use(self._range_first + 2 * ordinal + 1)
 
     def body(self) -> SQL:
         return self._use(self._body)

@@ -237,9 +237,10 @@ def _join(child: Node, parameters: Parameters) -> Composable:
 
 def _gathered(child: Node, alias: Identifier, rows: Composable) -> Composable:
     """Many rows as one: as an array of objects or, spread, as an array of each column's values."""
-    columns: list[Composable] = [_named(SQL("json_agg({})").format(alias), alias)]
+    # `.*`: a column may be called as the relation is.
+    columns: list[Composable] = [_named(SQL("json_agg({}.*)").format(alias), alias)]
     if child.link is not None and child.link.is_spread:
-        columns[0] = _named(SQL("json_agg({})::jsonb").format(alias), alias)
+        columns[0] = _named(SQL("json_agg({}.*)::jsonb").format(alias), alias)
         order: Composable = SQL("")
         if child.order:
             keys = [
@@ -308,12 +309,18 @@ def _direction(term: Order) -> SQL:
 
 
 def _page(node: Node, parameters: Parameters) -> list[Composable]:
-    if node.range_ordinal is not None:
-        limit, offset = parameters.range(node.range_ordinal)
-        return [SQL("limit ") + limit + SQL(" offset ") + offset]
-    if node.row_count_max is not None:
-        return [SQL(f"limit {node.row_count_max:d}")]
-    return []
+    page, most = node.page, node.row_count_max
+    found: list[Composable] = []
+    if page.limit is not None:
+        limit = page.limit if most is None else min(page.limit, most)
+        found.append(SQL(f"limit {limit:d}"))
+    elif page.has_limit:
+        found.append(SQL("limit ") + parameters.limit(node.page_ordinal))
+    elif most is not None:
+        found.append(SQL(f"limit {most:d}"))
+    if page.has_offset:
+        found.append(SQL("offset ") + parameters.offset(node.page_ordinal))
+    return found
 
 
 # Small parts

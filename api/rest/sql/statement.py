@@ -66,8 +66,8 @@ class Whole(Struct, frozen=True):
     location: Composable = _NULL
     inserted: Composable = _NULL
 
-    def written(self, options: PlanOptions | None, *, is_small: bool) -> Text:
-        """`is_small`: the body is worth no pieces. With options, the query's plan, a line a row."""
+    def written(self, options: PlanOptions | None) -> Text:
+        """With options, the query's plan, a line a row."""
         body = _body(self.handler, self.routine)
         if options is not None:
             words = ", ".join([f"format {options.format}", *options.options])
@@ -76,7 +76,7 @@ class Whole(Struct, frozen=True):
         if isinstance(self.handler, MediaHandler):
             # Its body may be bytea, which comes as it is in a chunked statement's binary format.
             return Text((self._ctes() + self._query(body)).as_bytes(None), is_chunked=True)
-        if is_small or self.handler is Builtin.NOTHING:
+        if self.handler is Builtin.NOTHING:
             return Text((self._ctes() + self._query(body)).as_bytes(None))
         text = in_pieces(
             self._query(SQL("convert_to({}, 'UTF8')").format(body)).as_bytes(None),

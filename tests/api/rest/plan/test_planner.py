@@ -100,13 +100,13 @@ def planned(
     return planner.plan(incoming.request, shape_of(incoming.query)), incoming
 
 
-def text(path: str, query: str = "", **options: str) -> str:
-    return planned(path, query, **options)[0].main.text.decode()  # type: ignore[arg-type]
+def text(path: str, query: str = "", settings: RestSettings | None = None) -> str:
+    return planned(path, query, settings=settings)[0].main.text.decode()
 
 
 def test_requests_that_differ_in_values_only_have_one_plan() -> None:
     plans = [
-        planned("/books", f"id=eq.{i}&title=in.(a,{i})&or=(id.gt.{i},id.is.null)&limit={i}")
+        planned("/books", f"id=eq.{i}&title=in.(a,{i})&or=(id.gt.{i},id.is.null)&limit=5")
         for i in (1, 2)
     ]
     (one, first), (other, second) = plans
@@ -157,9 +157,26 @@ def test_every_parameter_is_used_and_numbered_in_order() -> None:
     assert len(fill(plan.recipe, values_of(incoming, plan))) == len(plan.recipe)
 
 
-def test_a_read_by_its_key_is_answered_at_once_and_a_list_in_pieces() -> None:
-    assert not planned("/books", "id=eq.1")[0].main.is_chunked
-    assert planned("/books", "title=eq.x")[0].main.is_chunked
+def test_a_body_comes_in_pieces_and_none_does_not() -> None:
+    assert planned("/books", "id=eq.1")[0].main.is_chunked
+    assert not planned("/books", method="HEAD")[0].main.is_chunked
+
+
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("limit=10", "limit 10"),
+        ("limit=10&offset=0", "limit 10"),
+        ("limit=10&offset=20", "limit 10 offset $1"),
+        ("limit=1001", "limit $1"),
+        ("offset=5", "offset $1"),
+        ("limit=0", "limit 0"),
+        ("", ""),
+    ],
+)
+def test_usual_limits_are_in_the_statement_and_others_are_parameters(query: str, page: str) -> None:
+    sql = text("/books", query)
+    assert " ".join(re.findall(r"limit [$\d]+|offset \$\d+", sql)) == page
 
 
 @pytest.mark.parametrize(
@@ -203,9 +220,10 @@ def test_an_aggregate_groups_by_all_that_is_not_one() -> None:
 
 def test_the_servers_limit_holds_on_each_level_and_lowers_the_callers() -> None:
     settings = RestSettings(max_rows=5)
-    plan, incoming = planned("/books", "select=*,tags(word)&limit=100", settings=settings)
-    assert plan.main.text.count(b"limit 5") == 1  # of the tags; the root's is a parameter
-    assert b"5" in fill(plan.recipe, values_of(incoming, plan))
+    assert text("/books", "select=*,tags(word)&limit=100", settings=settings).count("limit 5") == 2
+    assert "limit 3" in text("/books", "limit=3", settings=settings)
+    plan, incoming = planned("/books", "limit=5000", settings=settings)
+    assert fill(plan.recipe, values_of(incoming, plan)) == [b"5"]
 
 
 def test_an_unknown_column_of_a_body_is_refused() -> None:
