@@ -42,7 +42,7 @@ fix: install ## Format and apply safe fixes
 	$(BIN)/ruff format .
 
 lock: install ## Resolve requirements.lock anew
-	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal \
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group bench --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--upgrade --custom-compile-command "make lock" --output-file requirements.lock
 

@@ -1,246 +1,261 @@
-"""Requests a second of a one-row REST read under row-level security, beside pgbench.
+"""Requests a second of the REST API, beside pgbench and beside what a team writes by hand.
 
-One api worker answers `GET /rest/v1/notes?id=eq.N` for a signed-up user; pgbench runs the same
-transaction as the same role over the same socket. Rounds of both alternate, so that what else the
-machine does meets both. docs/benchmarks.md says how to read the figures.
+One api worker serves a signed-up user's requests under row-level security. pgbench runs the same
+statements in the same kind of transaction over the same socket; FastAPI with psycopg, one worker
+too, answers the same questions. Rounds of all alternate, so that what else the machine does meets
+each of them. docs/benchmarks.md says how to read the figures.
 """
 
 import argparse
+import asyncio
 import base64
 import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import psycopg
-from support import load, machine, pgbench, wrk
-from support.installation import Api, Installation, installed, serving
+from msgspec import Struct
+from support import big, load, machine, pgbench, wrk
+from support.cases import CASES, ROW_VALUES, ROWS, SCHEMA, VACUUM, Case, Message
+from support.installation import Api, Installation, by_hand_serving, installed, serving
+from support.recording import RecordingService
 from support.statistics import Load
 
-from butterbase.sql.claims import AUTHENTICATED
 from butterbase.sql.embedded import locate_binaries
 
 CONNECTION_COUNTS = (1, 16, 64)
 PGBENCH_COUNTS = (1, 16)  # 64 sessions on a few cores measure the kernel's scheduler
 STATED = 16
-"""The connections at which the ratio is stated."""
-
-ROW_COUNT = 10_000
-"""Rows of the user; as many are another one's, between them."""
-
-STEP = 2
-"""The user's ids are the multiples of it."""
+"""The connections at which the ratios are stated."""
 
 WARM_UP_S = 2
-PATH = "/rest/v1/notes?select=*&id=eq.%d"
-
-SCHEMA = """
-create table notes (
-  id bigint primary key,
-  user_id uuid not null,
-  title text not null,
-  is_done boolean not null default false,
-  created_at timestamptz not null default now()
-);
-alter table notes enable row level security;
-create policy own on notes for select to authenticated using (user_id = auth.uid());
-"""
-
-ROWS = """
-insert into notes (id, user_id, title)
-select
-  n,
-  case when mod(n, {step}) = 0 then %(user_id)s::uuid else gen_random_uuid() end,
-  'note ' || n
-from generate_series(1, {step} * %(row_count)s) n
-"""
-
-# What the api makes of the request. It sends these in one round trip, pgbench in four.
-BECOME = "select set_config('role', {role}, true), set_config('request.jwt.claims', {claims}, true)"
-READ = (
-    "select coalesce(json_agg(r), '[]')::text"
-    " from (select notes.* from public.notes where notes.id = {id}) r"
-)
 
 HttpLoad: TypeAlias = Callable[[int, int], Load]
 """Connections, seconds → what it came to."""
 
 
-class Target:
-    """A user with rows, on a running api."""
+class User(Struct, frozen=True):
+    """A signed-up user who has rows."""
 
-    def __init__(self, installation: Installation, api: Api) -> None:
-        self.installation = installation
-        self.api = api
-        token = api.sign_up("reader@example.com")
-        payload = token.split(".")[1]
-        self.claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
-        self.user_id: str = json.loads(self.claims)["sub"]
-        self.headers = {  # those that supabase-js sends
+    token: str
+
+    @property
+    def claims_json(self) -> str:
+        payload = self.token.split(".")[1]
+        return base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+
+    def headers(self, api: Api) -> dict[str, str]:
+        """Those that supabase-js sends."""
+        return {
             "apikey": api.keys.anon,
-            "Authorization": f"Bearer {token}",
+            "Authorization": f"Bearer {self.token}",
             "Accept": "application/json",
         }
-        with psycopg.connect(installation.owner_dsn, autocommit=True) as conn:
-            conn.execute(SCHEMA)
-            conn.execute(
-                ROWS.format(step=STEP).encode(),
-                {"user_id": self.user_id, "row_count": ROW_COUNT},
-            )
-            conn.execute("vacuum analyze notes")
-        self._check_rows()
-
-    def _check_rows(self) -> None:
-        """The transaction reads what is the user's, and nothing else."""
-        values = {"role": AUTHENTICATED, "claims": self.claims}
-        with psycopg.connect(self.installation.authenticator_dsn) as conn:
-            conn.execute(BECOME.format(role="%(role)s", claims="%(claims)s").encode(), values)
-            for note, is_seen in ((STEP, True), (STEP + 1, False)):
-                row = conn.execute(READ.format(id="%(id)s").encode(), {"id": note}).fetchone()
-                if row is None or (marker(note) in row[0].encode()) is not is_seen:
-                    raise RuntimeError(f"the policy does not hold for note {note}: {row}")
 
 
-def marker(note: int) -> bytes:
-    """What only the answer with that note holds."""
-    return b'"note %d"' % note
+class Peers(Struct, frozen=True):
+    """Who is measured for one case."""
 
-
-def http_load(target: Target, directory: Path) -> HttpLoad:
-    """wrk where it is installed, else our own generator; says which."""
-    port = target.api.port
-    if program := wrk.find():
-        print(f"load by {program}, one thread")
-        peer = wrk.Wrk(
-            program,
-            target.api.url,
-            directory / "one_row.lua",
-            path=PATH,
-            step=STEP,
-            count=ROW_COUNT,
-            headers=target.headers,
-            marker=target.user_id,
-        )
-        return lambda count, s: peer.measure(connection_count=count, seconds=s)
-    print(f"load by our own generator, one process; wrk is not installed ({wrk.INSTALL})")
-    exchanges = [
-        load.Exchange(load.get(port, PATH % note, target.headers), marker(note))
-        for note in range(STEP, STEP * ROW_COUNT + 1, STEP)
-    ]
-    return lambda count, s: load.measure(exchanges, port=port, connection_count=count, seconds=s)
-
-
-def same_by_pgbench(target: Target, directory: Path) -> pgbench.Pgbench | None:
-    """pgbench with the same transaction; None where it is not installed."""
-    program = locate_binaries() / "pgbench"
-    if not program.exists():
-        print(f"pgbench is not installed, its figures are left out ({pgbench.INSTALL})")
-        return None
-    script = directory / "one_row.sql"
-    lines = [
-        f"\\set id {STEP} * random(1, {ROW_COUNT})",
-        "begin;",
-        BECOME.format(role=":role", claims=":claims") + ";",
-        READ.format(id=":id") + ";",
-        "commit;",
-    ]
-    script.write_text("\n".join(lines))
-    return pgbench.Pgbench(
-        program,
-        target.installation.authenticator_dsn,
-        script,
-        {"role": AUTHENTICATED, "claims": target.claims},
-    )
+    case: Case
+    rest: HttpLoad
+    by_hand: HttpLoad
+    pgbench: pgbench.Pgbench | None
 
 
 class Figures:
-    """What the rounds came to, per number of connections."""
+    """What the rounds of one case came to, per number of connections."""
 
     def __init__(self) -> None:
-        self.http: dict[int, list[Load]] = {count: [] for count in CONNECTION_COUNTS}
+        self.rest: dict[int, list[Load]] = {count: [] for count in CONNECTION_COUNTS}
+        self.by_hand: dict[int, list[Load]] = {count: [] for count in CONNECTION_COUNTS}
         self.tps: dict[int, list[float]] = {count: [] for count in CONNECTION_COUNTS}
 
-    def ratios(self, count: int) -> list[float]:
+    def vs_pgbench(self, count: int) -> list[float]:
         """Of each round; none without pgbench."""
-        pairs = zip(self.http[count], self.tps[count], strict=False)
-        return [http.rps / tps for http, tps in pairs]
+        pairs = zip(self.rest[count], self.tps[count], strict=False)
+        return [rest.rps / tps for rest, tps in pairs]
 
-    def metrics(self) -> dict[str, float]:
-        """Medians over the rounds."""
-        median, stated = statistics.median, self.http[STATED]
-        found = {"one_row_rps": median(one.rps for one in stated)}
+    def vs_by_hand(self, count: int) -> list[float]:
+        pairs = zip(self.rest[count], self.by_hand[count], strict=True)
+        return [rest.rps / other.rps for rest, other in pairs]
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Medians over the rounds; a ratio is taken within its round first."""
+        median = statistics.median
+        found = {
+            f"{name}_vs_fastapi": median(self.vs_by_hand(STATED)),
+            f"{name}_p50_ms_c1": median(one.p50_ms for one in self.rest[1]),
+        }
         if self.tps[STATED]:
-            found["one_row_vs_pgbench"] = median(self.ratios(STATED))
-            found["pgbench_tps"] = median(self.tps[STATED])
-        for count, loads in self.http.items():
-            found[f"one_row_rps_at_{count}"] = median(one.rps for one in loads)
-            found[f"one_row_p50_ms_at_{count}"] = median(one.p50_ms for one in loads)
-            found[f"one_row_p99_ms_at_{count}"] = median(one.p99_ms for one in loads)
+            found[f"{name}_vs_pgbench"] = median(self.vs_pgbench(STATED))
+        for count in CONNECTION_COUNTS:
+            for who, loads in (("", self.rest[count]), ("fastapi_", self.by_hand[count])):
+                found[f"{name}_{who}rps_at_{count}"] = median(one.rps for one in loads)
+                found[f"{name}_{who}p50_ms_at_{count}"] = median(one.p50_ms for one in loads)
+                found[f"{name}_{who}p99_ms_at_{count}"] = median(one.p99_ms for one in loads)
             if self.tps[count]:
-                found[f"pgbench_tps_at_{count}"] = median(self.tps[count])
+                found[f"{name}_pgbench_tps_at_{count}"] = median(self.tps[count])
         return found
 
 
-def run(seconds: int, rounds: int) -> dict[str, float]:
-    """All rounds; metric → number."""
-    figures = Figures()
-    with (
-        installed() as installation,
-        serving(installation) as api,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
-        target = Target(installation, api)
-        http = http_load(target, Path(scratch))
-        peer = same_by_pgbench(target, Path(scratch))
-        http(max(CONNECTION_COUNTS), min(seconds, WARM_UP_S))
-        for _ in range(rounds):
-            for count in CONNECTION_COUNTS:
-                if peer and count in PGBENCH_COUNTS:
-                    figures.tps[count].append(peer.measure(connection_count=count, seconds=seconds))
-                figures.http[count].append(http(count, seconds))
-        rss_mb = machine.child_rss_mb(api.pid)
-    print(f"load average after {machine.load_average()}")
-    print_table(figures)
-    metrics = figures.metrics()
-    if rss_mb is not None:
-        metrics["worker_rss_mb"] = rss_mb
-        print(f"worker RSS after the load {rss_mb:.0f} MB")
+def run(cases: Sequence[Case], seconds: int, rounds: int, *, with_big: bool) -> dict[str, float]:
+    """All rounds of all cases; metric → number."""
+    figures = {case.name: Figures() for case in cases}
+    metrics: dict[str, float] = {}
+    with installed() as installation, tempfile.TemporaryDirectory() as scratch:
+        _run_sql(installation, SCHEMA)
+        with (
+            serving(installation) as api,
+            by_hand_serving(installation) as by_hand_port,
+        ):
+            user = User(api.sign_up("reader@example.com"))
+            _fill(installation, user)
+            with _peers(cases, installation, api, user, by_hand_port, Path(scratch)) as peers:
+                for one in peers:
+                    one.rest(max(CONNECTION_COUNTS), min(seconds, WARM_UP_S))
+                    one.by_hand(max(CONNECTION_COUNTS), min(seconds, WARM_UP_S))
+                for _ in range(rounds):
+                    for one in peers:
+                        _measure(one, figures[one.case.name], installation, seconds)
+            if (rss_mb := machine.child_rss_mb(api.pid)) is not None:
+                metrics["worker_rss_mb"] = rss_mb
+            if with_big:
+                metrics |= big.measure(api, user.headers(api))
+    for case in cases:
+        metrics |= figures[case.name].metrics(case.name)
     return metrics
 
 
-def print_table(figures: Figures) -> None:
-    metrics = figures.metrics()
-    print("connections  pgbench tps  REST req/s  ratio  p50 ms  p99 ms")
+def _measure(peers: Peers, figures: Figures, installation: Installation, seconds: int) -> None:
     for count in CONNECTION_COUNTS:
-        ratios = figures.ratios(count)
-        tps = f"{metrics[f'pgbench_tps_at_{count}']:.0f}" if ratios else "-"
-        ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
-        print(
-            f"{count:11}  {tps:>11}  {metrics[f'one_row_rps_at_{count}']:10.0f}  {ratio:>5}"
-            f"  {metrics[f'one_row_p50_ms_at_{count}']:6.2f}"
-            f"  {metrics[f'one_row_p99_ms_at_{count}']:6.2f}"
+        if peers.pgbench and count in PGBENCH_COUNTS:
+            _run_sql(installation, peers.case.reset)
+            tps = peers.pgbench.measure(connection_count=count, seconds=seconds)
+            figures.tps[count].append(tps)
+        _run_sql(installation, peers.case.reset)
+        figures.rest[count].append(peers.rest(count, seconds))
+        _run_sql(installation, peers.case.reset)
+        figures.by_hand[count].append(peers.by_hand(count, seconds))
+
+
+@contextmanager
+def _peers(
+    cases: Sequence[Case],
+    installation: Installation,
+    api: Api,
+    user: User,
+    by_hand_port: int,
+    directory: Path,
+) -> Iterator[list[Peers]]:
+    program = locate_binaries() / "pgbench"
+    if not program.exists():
+        print(f"pgbench is not installed, its figures are left out ({pgbench.INSTALL})")
+    headers = user.headers(api)
+
+    async def scripts() -> list[pgbench.Script]:
+        service = RecordingService(installation.authenticator_dsn, user.claims_json)
+        try:
+            return [await service.script_of(case, headers) for case in cases]
+        finally:
+            await service.close()
+
+    found = []
+    for case, script in zip(cases, asyncio.run(scripts()), strict=True):
+        _run_sql(installation, case.reset)
+        file = directory / f"{case.name}.sql"
+        file.write_text(script.text)
+        found.append(
+            Peers(
+                case,
+                _http_load(case, case.rest, api.port, headers, directory / "rest"),
+                _http_load(case, case.by_hand, by_hand_port, headers, directory / "by_hand"),
+                pgbench.Pgbench(program, installation.authenticator_dsn, file, script.variables)
+                if program.exists()
+                else None,
+            )
         )
-    if ratios := figures.ratios(STATED):
-        each = " ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(
-            f"one_row_vs_pgbench {statistics.median(ratios):.2f} at {STATED} connections"
-            f" of both; rounds: {each}"
-        )
+    yield found
+
+
+def _http_load(
+    case: Case, message: Message, port: int, headers: dict[str, str], stem: Path
+) -> HttpLoad:
+    """wrk where it is installed, else our own generator."""
+    exchanges = [
+        load.exchange(port, message, headers, number=number, marker=case.marker)
+        for number in case.ids or (0,)
+    ]
+    if program := wrk.find():
+        common = case.marker.partition("%d")[0]
+        script = stem.with_name(f"{stem.name}_{case.name}.lua")
+        peer = wrk.Wrk(program, f"http://127.0.0.1:{port}", script, exchanges, marker=common)
+        return lambda count, s: peer.measure(connection_count=count, seconds=s)
+    return lambda count, s: load.measure(exchanges, port=port, connection_count=count, seconds=s)
+
+
+def _fill(installation: Installation, user: User) -> None:
+    subject = json.loads(user.claims_json)["sub"]
+    with psycopg.connect(installation.owner_dsn, autocommit=True) as conn:
+        for statement in ROWS:
+            conn.execute(statement.encode(), ROW_VALUES | {"user_id": subject})
+        for table in VACUUM:
+            conn.execute(f"vacuum analyze {table}".encode())
+
+
+def _run_sql(installation: Installation, statements: str) -> None:
+    """As the developer."""
+    if statements:
+        with psycopg.connect(installation.owner_dsn, autocommit=True) as conn:
+            conn.execute(statements.encode())
+
+
+def print_tables(cases: Sequence[Case], metrics: dict[str, float]) -> None:
+    for case in cases:
+        print(f"\n{case.name}: {case.title}")
+        print("connections  pgbench tps  REST req/s  p50 ms  p99 ms  FastAPI req/s  p50 ms  p99 ms")
+        for count in CONNECTION_COUNTS:
+            of = {
+                key.removeprefix(f"{case.name}_").removesuffix(f"_at_{count}"): value
+                for key, value in metrics.items()
+                if key.startswith(f"{case.name}_") and key.endswith(f"_at_{count}")
+            }
+            tps = f"{of['pgbench_tps']:.0f}" if "pgbench_tps" in of else "-"
+            print(
+                f"{count:11}  {tps:>11}"
+                f"  {of['rps']:10.0f}  {of['p50_ms']:6.2f}  {of['p99_ms']:6.2f}"
+                f"  {of['fastapi_rps']:13.0f}"
+                f"  {of['fastapi_p50_ms']:6.2f}  {of['fastapi_p99_ms']:6.2f}"
+            )
+    print()
+    for name, value in metrics.items():
+        if name.endswith(("_vs_pgbench", "_vs_fastapi", "_c1", "_mb", "_s")):
+            print(f"{name} {value:.2f}")
+    print(f"ratios are of requests a second at {STATED} connections of each")
 
 
 def main() -> None:
+    names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement (default 3)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="medians over them (default 3)")
+    parser.add_argument("--cases", nargs="+", choices=names, default=names, help="default all")
+    parser.add_argument("--without-big", action="store_true", help="leave out the 20 MB answers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write {metric: number}")
     arguments = parser.parse_args()
     if arguments.seconds < 1 or arguments.rounds < 1:
         parser.error("--seconds and --rounds must be at least 1")
     print(f"{machine.describe()}, load average before {machine.load_average()}")
-    print("the worker, Postgres, pgbench and the load generator share the cores; nothing is pinned")
-    metrics = run(arguments.seconds, arguments.rounds)
+    print("the workers, Postgres, pgbench and the load generator share the cores; none is pinned")
+    generator = wrk.find() or "our own generator, one process"
+    print(f"load by {generator}" + ("" if wrk.find() else f"; for wrk: {wrk.INSTALL}"))
+    cases = [case for case in CASES if case.name in arguments.cases]
+    metrics = run(cases, arguments.seconds, arguments.rounds, with_big=not arguments.without_big)
+    print(f"load average after {machine.load_average()}")
+    print_tables(cases, metrics)
     if arguments.json:
         arguments.json.write_text(json.dumps(metrics, indent=2) + "\n")
 

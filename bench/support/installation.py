@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 from msgspec import Struct
+from psycopg.conninfo import make_conninfo
 
 from butterbase.api.apps import keys_of
 from butterbase.api.auth.keys import AppKeys
@@ -26,7 +27,14 @@ from butterbase.sql.cluster import Cluster, app_authenticator
 from butterbase.sql.embedded import EmbeddedPostgres, free_port
 from butterbase.sql.secrets import MasterKey
 
+from . import by_hand
+
 API = (sys.executable, "-m", "butterbase.cli", "api")
+BY_HAND = (
+    *(sys.executable, "-m", "uvicorn", "support.by_hand:app", "--host=127.0.0.1"),
+    *("--loop=uvloop", "--http=httptools", "--no-access-log", "--log-level=warning"),
+)
+BY_HAND_OPTIONS = "-c search_path=public"
 READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 25.0
 
@@ -119,6 +127,30 @@ def serving(installation: Installation) -> Iterator[Api]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def by_hand_serving(installation: Installation) -> Iterator[int]:
+    """The hand-written API with one worker, as the api's role; its port."""
+    port = free_port(0)
+    assert port is not None
+    process = subprocess.Popen(
+        [*BY_HAND, f"--port={port}"],
+        env=dict(os.environ)
+        | {
+            by_hand.DSN: make_conninfo(installation.authenticator_dsn, options=BY_HAND_OPTIONS),
+            by_hand.SECRET: installation.keys.jwt_secret,
+        },
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/openapi.json", process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 async def _set_up(cluster: Cluster) -> App:

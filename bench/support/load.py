@@ -6,12 +6,13 @@ It reads no more of HTTP/1.1 than a response with a Content-Length takes, and ch
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import uvloop
 from msgspec import Struct
 
+from .cases import Message, fill
 from .statistics import Load, percentile
 
 LATE_S = 30.0
@@ -29,11 +30,16 @@ class Exchange(Struct, frozen=True):
     marker: bytes
 
 
-def get(port: int, path: str, headers: dict[str, str]) -> bytes:
-    """The bytes of a GET request."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode()
+def exchange(
+    port: int, message: Message, headers: Mapping[str, str], *, number: int, marker: str
+) -> Exchange:
+    """The message for an id, and what its answer must hold."""
+    body = fill(message.body or "", number).encode()
+    lines = [f"{message.method} {fill(message.path, number)} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
+    lines += [f"{name}: {value}" for name, value in {**headers, **message.headers}.items()]
+    if message.body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return Exchange("\r\n".join([*lines, "", ""]).encode() + body, fill(marker, number).encode())
 
 
 def read_body(response: bytes) -> bytes | None:
@@ -46,7 +52,11 @@ def read_body(response: bytes) -> bytes | None:
         return None
     _, _, rest = head.lower().partition(b"\r\ncontent-length:")
     length = rest.partition(b"\r\n")[0].strip()
-    if not head.startswith(b"HTTP/1.1 200 ") or not length.isdigit() or len(body) > int(length):
+    if (
+        head[:13] not in (b"HTTP/1.1 200 ", b"HTTP/1.1 201 ")
+        or not length.isdigit()
+        or len(body) > int(length)
+    ):
         raise WrongResponseError(response.decode(errors="replace"))
     return body if len(body) == int(length) else None
 

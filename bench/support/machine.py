@@ -1,5 +1,6 @@
 """What the figures were taken on, so that a reader can judge them."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -17,12 +18,32 @@ def load_average() -> str:
 
 def child_rss_mb(pid: int) -> float | None:
     """Resident memory of the process's only child; None where there is no /proc to say so."""
+    return _child_mb(pid, "VmRSS")
+
+
+def child_peak_rss_mb(pid: int) -> float | None:
+    """The most since `forget_peak`; None where there is no /proc to say so."""
+    return _child_mb(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Have the child's peak start from what it holds now."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{_child(pid)}/clear_refs").write_text("5")
+
+
+def _child_mb(pid: int, field: str) -> float | None:
     try:
-        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        status = Path(f"/proc/{child}/status").read_text()
+        status = Path(f"/proc/{_child(pid)}/status").read_text()
     except OSError:
         return None
-    return _field_kib(status, "VmRSS") / 1024
+    return _field_kib(status, field) / 1024
+
+
+def _child(pid: int) -> str:
+    """Raises OSError."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return child
 
 
 def _processor() -> str:

@@ -9,12 +9,21 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import Struct
 from psycopg.conninfo import conninfo_to_dict
 
 CONNECT_S = 1
 """pgbench's --time runs from before it connects; this much is added for that."""
 
 INSTALL = "pip install 'butterbase[embedded]'"
+
+
+class Script(Struct, frozen=True):
+    """What pgbench is to run, and the values of its variables."""
+
+    text: str
+    variables: Mapping[str, str]
+
 
 _TPS = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.MULTILINE)
 

@@ -7,6 +7,7 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELIN
 """
 
 import asyncio
+import contextlib
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 CANCEL_TIMEOUT_S = 5.0
-
-READ_COUNT_MAX = 64
-"""After more reads than that for whole results, some megabytes, a connection is given up: libpq
-keeps the room of the largest row for good."""
+CANCEL_AGAIN_S = 1.0
 
 _COMMAND_OK = int(pq.ExecStatus.COMMAND_OK)
 _TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
@@ -101,10 +99,9 @@ class Connection:
         self._body: bytes | Spool = b""
         self._error: Exception | None = None
         self._has_reused = False
-        self._has_pieces = False
-        self._read_count = 0
         self._done: Results | None = None
         self._cancelling: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()  # for whoever cancels it
         self._loop = asyncio.get_running_loop()
         self._descriptor = pgconn.socket
         self._loop.add_reader(self._descriptor, self._on_readable)
@@ -122,8 +119,6 @@ class Connection:
         self._results = []
         self._error = None
         self._has_reused = False
-        self._has_pieces = False
-        self._read_count = 0
         try:
             if anew:
                 for text in {statement.text for statement in statements} & self._prepared.keys():
@@ -155,6 +150,7 @@ class Connection:
         The connection is released when the server has both ended it and forgotten the request.
         """
         if self._done is done and self._cancelling is None:
+            self._over.clear()
             self._cancelling = self._loop.create_task(self._cancel())
 
     def close(self, error: DatabaseUnavailableError) -> None:
@@ -167,23 +163,28 @@ class Connection:
         self._drop_results()
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
+        if self._cancelling is not None:
+            self._cancelling.cancel()
         self._discard(self)
 
     async def _cancel(self) -> None:
         try:
-            async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                await cancel(self._pgconn)
+            while self._done is not None:
+                async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                    await cancel(self._pgconn)
+                # A request that arrives before the query it is for is ignored.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), CANCEL_AGAIN_S)
         except (DatabaseUnavailableError, TimeoutError, psycopg.Error) as error:
             # Whether the request still arrives, and when, is not known.
             self.close(DatabaseUnavailableError(f"a query could not be cancelled: {error}"))
         self._cancelling = None
-        if self._done is None and not self.is_closed:
+        if not self.is_closed:
             self._release(self)
 
     def _push(self, text: bytes, parameters: Parameters, step: _Step) -> None:
         name = self._prepare(text)
         if step is _CHUNKED:
-            self._has_pieces = True
             self._pgconn.send_query_prepared(name, parameters, result_format=_BINARY)
         else:
             self._pgconn.send_query_prepared(name, parameters)
@@ -224,7 +225,6 @@ class Connection:
             self.close(DatabaseUnavailableError(str(error)))
 
     def _on_readable(self) -> None:
-        self._read_count += 1
         try:
             self._pgconn.consume_input()
             self._read_results()
@@ -336,10 +336,10 @@ class Connection:
             else:
                 done.set_exception(self._refusal(error))
         self._drop_results()
-        if self._read_count > READ_COUNT_MAX and not self._has_pieces:
-            self.close(DatabaseUnavailableError("its buffers have grown"))
-        elif self._cancelling is None:
+        if self._cancelling is None:
             self._release(self)
+        else:
+            self._over.set()
 
     def _refusal(self, error: Exception) -> Exception:
         if not isinstance(error, DatabaseError):
