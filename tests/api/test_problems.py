@@ -24,7 +24,7 @@ from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, Inval
         ("42P17", "", 500),
         ("53400", "", 500),
         ("53100", "", 503),
-        ("54001", "", 500),
+        ("54000", "", 500),
         ("57014", "", 504),
         ("P0001", "", 400),
         ("P0002", "", 500),

@@ -45,9 +45,10 @@ class Payload(Struct, frozen=True):
 def read_payload(
     body: bytes, media: MediaType, columns: tuple[str, ...] | None, *, is_call: bool
 ) -> Payload:
-    """With `columns`, those are written, and JSON is not looked at. Raises InvalidPayloadError."""
+    """With `columns`, those are written, and JSON is not read. Raises InvalidPayloadError."""
     if media.name == JSON:
         if columns is not None:
+            _check_depth(body)
             return Payload(body, columns, is_object=_opening(body) == b"{")
         return _read_json(b"{}" if is_call and not body else body)
     if media.name == "text/csv":
@@ -71,6 +72,19 @@ def _read_json(body: bytes) -> Payload:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPayloadError("Empty or invalid json") from error
     return Payload(b"[]")  # a number, a text, … has no rows
+
+
+def _check_depth(body: bytes) -> None:
+    """Postgres's fault for JSON that is nested too deeply would be the server's, not the body's.
+
+    Raises InvalidPayloadError.
+    """
+    try:
+        _RAW.decode(body)
+    except RecursionError as error:
+        raise InvalidPayloadError("Empty or invalid json") from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return  # what is wrong with it Postgres says best
 
 
 def _rows(body: bytes) -> list[dict[str, msgspec.Raw]]:
