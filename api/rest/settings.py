@@ -11,7 +11,6 @@ class RestSettings(Struct, frozen=True):
     schemas: tuple[str, ...] = ("public",)
     """`db-schemas`; the first is the default."""
     extra_search_path: tuple[str, ...] = ("public",)
-    anon_role: str | None = None
     max_rows: int | None = None
     aggregates_enabled: bool = False
     plan_enabled: bool = False
@@ -39,8 +38,5 @@ class RestSettings(Struct, frozen=True):
     app_settings: tuple[tuple[str, str], ...] = ()
     """`app.settings.*`, whole names and values."""
     server_timing_enabled: bool = False
-    server_trace_header: str | None = None
     uses_legacy_target_names: bool = True
     """`url-use-legacy-target-names`: an aliased relation may be filtered by its own name too."""
-    verbosity: Literal["verbose", "minimal"] = "verbose"
-    """`client-error-verbosity`."""

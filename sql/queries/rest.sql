@@ -1,4 +1,4 @@
--- Statements of api/rest/description.py: what of a schema its caller may use. They run as that
+-- Statements of api/rest/openapi/root.py: what of a schema its caller may use. They run as that
 -- caller, whose search_path may name anything; temporary relations come before all of it, hence
 -- the qualified names.
 -- $1 is the schema.

@@ -7,8 +7,9 @@ from butterbase.api.rest.request.model import Request
 from butterbase.sql.relations.model import SchemaCache
 
 KEPT_COUNT_MAX = 1024
-KEPT_BYTES_MAX = 16 * 1024
-"""A plan with a longer statement is made anew each time, so that the cache stays small."""
+KEPT_TEXT_MAX = 16 * 1024
+"""Of a statement and of its request, characters: a larger plan is made anew each time, so that the
+cache stays small."""
 
 
 class Plans:
@@ -26,7 +27,7 @@ class Plans:
         return plan
 
     def keep(self, cache: SchemaCache, request: Request, plan: Plan) -> None:
-        if cache is not self._cache or len(plan.main.text) > KEPT_BYTES_MAX:
+        if cache is not self._cache or len(plan.main.text) + request.length > KEPT_TEXT_MAX:
             return
         self._kept[request] = plan
         if len(self._kept) > KEPT_COUNT_MAX:

@@ -132,7 +132,6 @@ def rest_settings(config: PostgrestConfig) -> RestSettings:
     return RestSettings(
         schemas=config.db_schemas,
         extra_search_path=config.db_extra_search_path,
-        anon_role=config.db_anon_role,
         max_rows=config.db_max_rows,
         aggregates_enabled=config.db_aggregates_enabled,
         plan_enabled=config.db_plan_enabled,
@@ -146,9 +145,7 @@ def rest_settings(config: PostgrestConfig) -> RestSettings:
         openapi_server_proxy_uri=config.openapi_server_proxy_uri,
         app_settings=config.app_settings,
         server_timing_enabled=config.server_timing_enabled,
-        server_trace_header=config.server_trace_header,
         uses_legacy_target_names=config.url_use_legacy_target_names,
-        verbosity=config.client_error_verbosity,
     )
 
 

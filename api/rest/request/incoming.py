@@ -1,6 +1,5 @@
 """An HTTP request → what it asks for: its shape, which plans are kept by, and its values."""
 
-from functools import lru_cache
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -20,6 +19,7 @@ from butterbase.api.rest.request.payload import Payload, read_payload
 from butterbase.api.rest.request.ranges import ALL, requested_range
 from butterbase.api.rest.request.syntax import Query, Range
 from butterbase.api.rest.settings import RestSettings
+from butterbase.sql.memo import memoized
 
 _RELATION_ACTIONS: dict[str, Action] = {
     "GET": "read",
@@ -70,7 +70,7 @@ class Incoming(Struct, frozen=True):
         return self.query.arguments
 
 
-@lru_cache(maxsize=1024)
+@memoized
 def target_of(path: str) -> Target:
     """Raises InvalidPathError."""
     try:

@@ -86,6 +86,10 @@ def parse_media_type(text: str) -> MediaType:
     return MediaType(text.lower())
 
 
+ACCEPTED_COUNT_MAX = 64
+"""Of a header; what follows is not heard."""
+
+
 def parse_accept(header: str | None) -> tuple[MediaType, ...]:
     """What is accepted, the best first: by quality, and then by how much it says."""
     return _ANYTHING if header is None else _parse_accept(header)
@@ -94,7 +98,7 @@ def parse_accept(header: str | None) -> tuple[MediaType, ...]:
 @memoized
 def _parse_accept(header: str) -> tuple[MediaType, ...]:
     weighed = []
-    for part in header.replace(" ", "").split(","):
+    for part in header.replace(" ", "").split(",")[:ACCEPTED_COUNT_MAX]:
         text, _, rest = part.partition(";q=")
         quality = _QUALITY.match(rest)
         weight = float(quality[0]) if quality else 1.0

@@ -49,3 +49,9 @@ class Request(Struct, frozen=True):
     is_object: bool = True
     arguments: tuple[str, ...] = ()
     """Names of a call's arguments in the query string or in a form, in their order."""
+
+    @property
+    def length(self) -> int:
+        """Characters that its client chose, but for the query string."""
+        texts = (self.accept or "", self.name, *self.prefer, *self.keys, *self.arguments)
+        return sum(map(len, texts))
