@@ -33,7 +33,7 @@ _TEXTS = msgspec.json.Decoder(list[str | None])
 
 
 class Outcome(Struct, frozen=True):
-    """The row that a statement of `statements.py` answers."""
+    """The row that a statement of `sql/statement.py` answers."""
 
     body: bytes | Spool
     row_count: int

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Headers:
-    """Names in lowercase, values as latin-1 text (RFC 9110, section 5.5)."""
+    """Names in lowercase. Values are UTF-8, as PostgREST has it, or else latin-1."""
 
     __slots__ = ("_first", "_given")
 
@@ -14,7 +14,7 @@ class Headers:
         self._given = given
         self._first: dict[str, str] = {}
         for name, value in given:
-            self._first.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+            self._first.setdefault(name.decode("latin-1"), _text(value))
 
     def get(self, name: str) -> str | None:
         return self._first.get(name)
@@ -23,7 +23,7 @@ class Headers:
         if name not in self._first:
             return ()
         wanted = name.encode()
-        return tuple(value.decode("latin-1") for key, value in self._given if key == wanted)
+        return tuple(_text(value) for key, value in self._given if key == wanted)
 
     def as_json(self) -> bytes:
         """For `request.headers`; cookies stand apart."""
@@ -42,3 +42,10 @@ class Headers:
         except CookieError:
             return b"{}"
         return msgspec.json.encode({name: morsel.value for name, morsel in jar.items()})
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

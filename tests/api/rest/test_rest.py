@@ -113,9 +113,7 @@ async def test_a_broken_filter_is_refused_by_name(todos: Api, query: str, named:
     assert named in answer.text
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[1]", b'[{"a":1},{"b":1}]', b"\xff", b"{}x"]
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'[{"a":1},{"b":1}]', b"\xff", b"{}x"])
 async def test_a_body_that_is_no_rows_is_refused(todos: Api, body: bytes) -> None:
     answer = await todos.client.post("/rest/v1/todos", content=body, headers=todos.service)
     assert (answer.status_code, answer.json()["code"]) == (400, "PGRST102")
@@ -123,9 +121,7 @@ async def test_a_body_that_is_no_rows_is_refused(todos: Api, body: bytes) -> Non
 
 @pytest.mark.parametrize("body", [b"[]", b"7"])
 async def test_a_body_without_rows_inserts_none(todos: Api, body: bytes) -> None:
-    answer = await todos.client.post(
-        "/rest/v1/todos", content=body, headers=todos.service | RETURN
-    )
+    answer = await todos.client.post("/rest/v1/todos", content=body, headers=todos.service | RETURN)
     assert (answer.status_code, answer.json()) == (201, [])
 
 
