@@ -12,7 +12,6 @@ from butterbase.api.rest.settings import RestSettings
 from butterbase.api.settings import ApiSettings
 from butterbase.projections.schema_announcer import CHANNEL
 from butterbase.sql.apps import FIRST_APP
-from butterbase.sql.claims import ANON
 from butterbase.sql.cluster import Cluster, LoginRole, app_authenticator, app_service
 from butterbase.sql.listening import Listener
 from butterbase.sql.pipeline import Executor, Statement
@@ -139,7 +138,6 @@ def rest_settings(settings: ApiSettings) -> RestSettings:
     return RestSettings(
         schemas=tuple(name.strip() for name in settings.rest_schemas.split(",")),
         extra_search_path=("public", "extensions"),
-        anon_role=ANON,
         max_rows=settings.rest_rows_max,
         aggregates_enabled=settings.rest_aggregates,
         openapi_security_active=True,
