@@ -1,6 +1,7 @@
 """The apps this worker serves: their keys, and their databases as the callers' roles."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,7 +19,15 @@ from butterbase.sql.pipeline import Executor, Statement
 from butterbase.sql.relations.holder import SchemaCacheHolder
 from butterbase.sql.relations.introspect import load_schema_cache
 
-_SCHEMA_VERSION = b"select last_value from butterbase.schema_version"
+# Of two workers who delete the same rows the second one waits a moment and finds them gone.
+_PRUNE = (
+    b"delete from butterbase.schema_changes"
+    b" where id <= (select max(id) - 1000 from butterbase.schema_changes)"
+)
+# Rows are not committed in the order of their ids, and the oldest are deleted.
+_SCHEMA_VERSION = (
+    b"select concat_ws(' ', min(id), max(id), count(*)) from butterbase.schema_changes"
+)
 _FIND = b"select database, extract(epoch from created_at) from butterbase.apps where id = $1"
 
 
@@ -52,9 +61,9 @@ class AppRuntime:
         )
         self.rest = RestService(data, self.schema, rest_settings)
 
-    async def _schema_version(self) -> int:
-        (result,) = await self.service.run(Statement(_SCHEMA_VERSION))
-        return int(result.value() or 0)
+    async def _schema_version(self) -> bytes:
+        _, result = await self.service.run(Statement(_PRUNE), Statement(_SCHEMA_VERSION))
+        return result.value() or b""
 
     async def close(self) -> None:
         await self.schema.close()
@@ -72,39 +81,54 @@ class Apps:
             cluster.dsn(LoginRole.SERVICE, cluster.control_database), connection_count_max=4
         )
         self._known: dict[str, AppRuntime] = {}
-        self._finding = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._opened: dict[str, AppRuntime] = {}
+        """Those and the ones whose schema is being read for the first time."""
+        self._finding: dict[str, asyncio.Task[AppRuntime]] = {}
 
     async def follow_schemas(self) -> None:
         """Reload an app's schema when the stream tells that it has changed, until cancelled."""
         dsn = self._cluster.dsn(LoginRole.SERVICE, self._cluster.control_database)
         await Listener(
-            dsn, CHANNEL, hear=self._reload, on_relistening=lambda: self._reload(*self._known)
+            dsn, CHANNEL, hear=self._reload, on_listening=lambda: self._reload(*self._opened)
         ).run()
 
     def _reload(self, *app_ids: str) -> None:
         for app_id in app_ids:
-            if app_id in self._known:
-                task = asyncio.create_task(self._known[app_id].schema.reload())
-                self._reloads.add(task)
-                task.add_done_callback(self._reloads.discard)
+            if app_id in self._opened:
+                self._opened[app_id].schema.ask()
 
     async def find(self, app_id: str) -> AppRuntime:
-        """Raises UnknownAppError, DatabaseUnavailableError."""
+        """An app whose schema cannot be read has none, until it can: its REST API answers 503.
+
+        Raises UnknownAppError, DatabaseError, DatabaseUnavailableError.
+        """
         known = self._known.get(app_id)
         if known is not None:
             return known
-        async with self._finding:
-            if app_id not in self._known:
-                self._known[app_id] = await self._load(app_id)
-            return self._known[app_id]
+        finding = self._finding.get(app_id)
+        if finding is None:
+            # A task, since a caller that leaves is not the only one who waits.
+            finding = self._finding[app_id] = asyncio.create_task(self._find(app_id))
+            finding.add_done_callback(lambda _: self._finding.pop(app_id))
+        return await asyncio.shield(finding)
 
     async def close(self) -> None:
+        finding = list(self._finding.values())
+        for task in finding:
+            task.cancel()
+        await asyncio.gather(*finding, return_exceptions=True)
         await self.control.close()
-        for app in self._known.values():
+        for app in self._opened.values():
             await app.close()
 
-    async def _load(self, app_id: str) -> AppRuntime:
+    async def _find(self, app_id: str) -> AppRuntime:
+        app = self._opened[app_id] = await self._open(app_id)
+        with suppress(Exception):  # logged, and tried again
+            await app.schema.reload()
+        self._known[app_id] = app
+        return app
+
+    async def _open(self, app_id: str) -> AppRuntime:
         if "\0" in app_id or len(app_id) > 40:
             raise UnknownAppError
         (result,) = await self.control.run(Statement(_FIND, (app_id.encode(),)))
@@ -113,7 +137,7 @@ class Apps:
         database, created = (value.decode() for value in result.rows()[0] if value is not None)
         created_at = datetime.fromtimestamp(float(created), tz=UTC)
         keys = keys_of(self._cluster, app_id, created_at, self._settings)
-        app = AppRuntime(
+        return AppRuntime(
             app_id,
             tokens=Tokens(keys),
             data=Executor(
@@ -129,8 +153,6 @@ class Apps:
             ),
             rest_settings=rest_settings(self._settings),
         )
-        await app.schema.reload()
-        return app
 
 
 def rest_settings(settings: ApiSettings) -> RestSettings:

@@ -29,10 +29,12 @@ from butterbase.api.rest.raised import raised_error
 from butterbase.projections.embedder import EmbedderError
 from butterbase.sql.claims import ANON, Claims
 from butterbase.sql.errors import (
+    AcquisitionTimeoutError,
     ButterbaseError,
     DatabaseError,
     DatabaseUnavailableError,
     InvalidTokenError,
+    SpoolFullError,
     nearest,
 )
 from butterbase.sql.filters import InvalidFilterError
@@ -57,6 +59,8 @@ _STATUS: dict[type, int] = {
     NotFoundError: 404,
     BodyTooLargeError: 413,
     DatabaseUnavailableError: 503,
+    AcquisitionTimeoutError: 504,
+    SpoolFullError: 503,
     ButterbaseError: 500,
 }
 

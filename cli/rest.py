@@ -14,17 +14,19 @@ from urllib.error import URLError
 from butterbase.api.rest.postgrest.app import PostgrestApp
 from butterbase.api.rest.postgrest.config import PostgrestConfig
 from butterbase.api.rest.postgrest.in_database import read_settings
-from butterbase.api.rest.postgrest.loading import Sources, dsn_of
+from butterbase.api.rest.postgrest.loading import Sources, open_executor
 from butterbase.api.rest.postgrest.server import RestServer, local_address
 from butterbase.api.rest.postgrest.sources import dump_config, example_config
 from butterbase.cli.runtime import die_with
 from butterbase.cli.settings import Settings
 from butterbase.sql.errors import SettingError
-from butterbase.sql.pipeline import Executor
 
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 5
+
+WITHOUT_EFFECT = ("db_pool_max_idletime", "db_pool_max_lifetime", "log_query")
+"""Settings whose default is all that there is here; who sets another is told."""
 
 
 def rest(settings: Settings, arguments: Namespace) -> None:
@@ -82,7 +84,7 @@ def check_ready(config: PostgrestConfig) -> None:
 async def _with_database(sources: Sources, config: PostgrestConfig) -> PostgrestConfig:
     if not config.db_config:
         return config
-    executor = Executor(dsn_of(config), connection_count_max=1)
+    executor = open_executor(config, connection_count_max=1)
     try:
         return sources.reread(config, await read_settings(executor, config))
     finally:
@@ -90,17 +92,10 @@ async def _with_database(sources: Sources, config: PostgrestConfig) -> Postgrest
 
 
 def _without_effect(config: PostgrestConfig) -> list[str]:
-    """Settings that are not at their default, and whose default is all that there is here."""
     default = PostgrestConfig()
     return [
         name.replace("_", "-")
-        for name in (
-            "db_pool_acquisition_timeout",
-            "db_pool_max_idletime",
-            "db_pool_max_lifetime",
-            "db_prepared_statements",
-            "log_query",
-        )
+        for name in WITHOUT_EFFECT
         if getattr(config, name) != getattr(default, name)
     ]
 

@@ -5,7 +5,6 @@ in step. A notification is about the latest state, so many of them may become on
 """
 
 import asyncio
-import contextlib
 import logging
 
 import psycopg
@@ -42,19 +41,16 @@ class SchemaAnnouncer:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            with contextlib.suppress(psycopg.OperationalError):
-                connecting = AsyncConnection.connect(self._control_dsn, autocommit=True)
-                async with await connecting as conn:
-                    while True:
-                        await self._changed.wait()
-                        self._changed.clear()
-                        await self._announce(conn)
-            logger.warning("app %s: schema changes wait to be announced", self._app_id)
-            await asyncio.sleep(RETRY_S)
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._announce()
+            except psycopg.OperationalError:
+                self._changed.set()
+                logger.warning("app %s: schema changes wait to be announced", self._app_id)
+                await asyncio.sleep(RETRY_S)
 
-    async def _announce(self, conn: AsyncConnection) -> None:
-        try:
+    async def _announce(self) -> None:
+        # A connection of each app that waits for the next DDL would be most of the server's.
+        async with await AsyncConnection.connect(self._control_dsn, autocommit=True) as conn:
             await conn.execute("select pg_notify(%s, %s)", (CHANNEL, self._app_id))
-        except psycopg.Error:
-            self._changed.set()
-            raise

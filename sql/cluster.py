@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from butterbase.sql.dsn import kept_alive
 from butterbase.sql.secrets import MasterKey
 
 # In an app's database the developer owns `public`, and may set the database's search path. What we
@@ -45,7 +46,7 @@ class Cluster:
         if statement_timeout_ms is not None:
             options += f" -c statement_timeout={statement_timeout_ms}"
         return make_conninfo(
-            self._admin_dsn,
+            kept_alive(self._admin_dsn),
             user=str(role),
             password=self.password(role),
             dbname=database,

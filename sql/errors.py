@@ -3,6 +3,8 @@
 ButterbaseError
 ├── DatabaseError             Postgres refused a statement: SQLSTATE, message, detail, hint
 ├── DatabaseUnavailableError  Postgres cannot be reached or is stopping; trying again is right
+│   └── AcquisitionTimeoutError  all connections were in use for too long
+├── SpoolFullError            large answers that nobody has taken yet have used up their room
 ├── InvalidTokenError         a key or token is not accepted
 ├── SettingError              a setting, file or server is not as it must be
 ├── MigrationError            a migration was changed, is missing, or failed
@@ -45,6 +47,18 @@ class DatabaseUnavailableError(ButterbaseError):
     """The database cannot be reached right now."""
 
     code = "database_unavailable"
+
+
+class AcquisitionTimeoutError(DatabaseUnavailableError):
+    """Timed out acquiring connection from connection pool."""
+
+    code = "PGRST003"  # PostgREST's, and its words, which clients match on
+
+
+class SpoolFullError(ButterbaseError):
+    """There is no room for another large answer right now."""
+
+    code = "spool_full"
 
 
 class InvalidTokenError(ButterbaseError):

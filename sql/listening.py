@@ -9,16 +9,14 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
+
+from butterbase.sql.dsn import kept_alive
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S_MIN = 1.0
 PAUSE_S_MAX = 32.0
-
-# A connection that says nothing all day must be found dead without a word of ours.
-_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class Listener:
@@ -28,17 +26,15 @@ class Listener:
         channel: str,
         *,
         hear: Callable[[str], None],
-        on_relistening: Callable[[], None],
+        on_listening: Callable[[], None],
         on_failure: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`hear` gets each payload; `on_relistening`: some may have been missed."""
-        given = conninfo_to_dict(dsn)
-        missing = {name: value for name, value in _KEEPALIVES.items() if name not in given}
-        self._dsn = make_conninfo(dsn, **missing)
+        """`hear` gets each payload; `on_listening`: those until now have been missed."""
+        self._dsn = kept_alive(dsn)  # a channel may say nothing all day
         self._channel = channel
         self._hear = hear
-        self._on_relistening = on_relistening
+        self._on_listening = on_listening
         self._on_failure = on_failure
         self._sleep = sleep
         self.is_listening = False
@@ -46,25 +42,22 @@ class Listener:
     async def run(self) -> None:
         """Until cancelled."""
         pause_s = PAUSE_S_MIN
-        was_lost = False
         while True:
             try:
-                await self._listen(was_lost=was_lost)
+                await self._listen()
             except psycopg.Error as error:
                 if self.is_listening:
                     pause_s = PAUSE_S_MIN
                 self.is_listening = False
                 logger.error("not listening on %s: %s", self._channel, str(error).strip())
                 self._on_failure()
-            was_lost = True
             await self._sleep(pause_s)
             pause_s = min(PAUSE_S_MAX, pause_s * 2)
 
-    async def _listen(self, *, was_lost: bool) -> None:
+    async def _listen(self) -> None:
         async with await AsyncConnection.connect(self._dsn, autocommit=True) as conn:
             await conn.execute(SQL("listen {}").format(Identifier(self._channel)))
             self.is_listening = True
-            if was_lost:
-                self._on_relistening()
+            self._on_listening()
             async for notification in conn.notifies():
                 self._hear(notification.payload)

@@ -7,61 +7,113 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
-from butterbase.sql.errors import DatabaseError
+from butterbase.sql.errors import SpoolFullError
 
+ROOM_BYTES_MAX = 4 * 1024**3
 MEMORY_BYTES_MAX = 1024**2
 READ_BYTES = 64 * 1024
+
+
+class SpoolRoom:
+    """How many bytes the spools that share it hold together, and may hold."""
+
+    __slots__ = ("bytes_max", "used_bytes")
+
+    def __init__(self, bytes_max: int = ROOM_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
+        self.used_bytes = 0
+
+
+ROOM = SpoolRoom()
+"""Of this process."""
 
 
 class Spool:
     """Bytes in memory up to a bound, and beyond it all of them in a file that has no name."""
 
-    __slots__ = ("_file", "_memory_bytes_max", "_pieces", "byte_count")
+    __slots__ = (
+        "_file",
+        "_file_bytes",
+        "_is_full",
+        "_memory_bytes_max",
+        "_pieces",
+        "_room",
+        "byte_count",
+        "is_closed",
+    )
 
-    def __init__(self, *, memory_bytes_max: int = MEMORY_BYTES_MAX) -> None:
+    def __init__(self, room: SpoolRoom = ROOM, *, memory_bytes_max: int = MEMORY_BYTES_MAX) -> None:
+        self._room = room
         self._memory_bytes_max = memory_bytes_max
-        self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
+        self._file_bytes = 0
+        self._pieces: list[bytes] = []  # what follows those of the file
+        self._is_full = False
+        self.is_closed = False
         self.byte_count = 0
 
     def write(self, piece: bytes) -> None:
-        """Append. Raises DatabaseError (disk full) where the file cannot take it."""
-        self.byte_count += len(piece)
-        if self.byte_count <= self._memory_bytes_max:
+        """Append.
+
+        Raises SpoolFullError once, when there is no room for it or the disk is full. What cannot be
+        undone may still be written: this piece and all that follow are kept, in memory.
+        """
+        size = len(piece)
+        self.byte_count += size
+        self._room.used_bytes += size
+        if self._is_full or self.byte_count <= self._memory_bytes_max:
             self._pieces.append(piece)
             return
         try:
-            if self._file is None:
-                # Writing to the page cache takes less than handing the piece to a thread.
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  `close` is ours
-                for kept in self._pieces:
-                    _write(self._file, kept)
-                self._pieces = []
-            _write(self._file, piece)
-        except OSError as error:
-            raise DatabaseError("53100", f"the answer cannot be kept: {error}") from error
+            if self._room.used_bytes > self._room.bytes_max:
+                raise SpoolFullError
+            self._write_out(piece)
+        except (OSError, SpoolFullError) as error:
+            self._is_full = True
+            self._pieces.append(piece)
+            if isinstance(error, OSError):
+                raise SpoolFullError(f"a large answer cannot be kept: {error}") from error
+            raise
 
     def pieces(self) -> Iterator[bytes]:
-        """All bytes from the start, at most a piece of them in memory at a time."""
-        if self._file is None:
-            yield from self._pieces
-            return
-        self._file.seek(0)
-        while piece := self._file.read(READ_BYTES):
-            yield piece
+        """All bytes from the start, at most a piece of them from the file at a time."""
+        if self._file is not None:
+            self._file.seek(0)
+            rest = self._file_bytes
+            while rest and (piece := self._file.read(min(READ_BYTES, rest))):
+                rest -= len(piece)
+                yield piece
+        yield from self._pieces
 
     def read(self) -> bytes:
         """All bytes at once."""
         return b"".join(self.pieces())
 
     def close(self) -> None:
-        """Give the disk's room back, which otherwise happens when the spool is forgotten."""
+        """Give the room back, which otherwise happens when the spool is forgotten."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._room.used_bytes -= self.byte_count
         self._pieces = []
         if self._file is not None:
             self._file.close()
 
     def __del__(self) -> None:
         self.close()
+
+    def _write_out(self, piece: bytes) -> None:
+        """Raises OSError; then the file has what was in it before, and more that does not count."""
+        if self._file is None:
+            # Writing to the page cache takes less than handing the piece to a thread.
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  `close` is ours
+        while self._pieces:
+            kept = self._pieces[0]
+            _write(self._file, kept)
+            self._file_bytes += len(kept)
+            del self._pieces[0]
+        _write(self._file, piece)
+        self._file_bytes += len(piece)
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:

@@ -8,8 +8,6 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELIN
 
 import asyncio
 import contextlib
-import enum
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,10 +15,16 @@ import psycopg
 from msgspec import Struct
 from psycopg import pq
 
-from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, is_unavailable
+from butterbase.sql.errors import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    SpoolFullError,
+    is_unavailable,
+)
 from butterbase.sql.pipeline.connecting import cancel, text_of
-from butterbase.sql.pipeline.statement import Check, Parameters, Result, Statement
-from butterbase.sql.spool import Spool
+from butterbase.sql.pipeline.sending import Kind, Sender
+from butterbase.sql.pipeline.statement import Check, Result, Statement
+from butterbase.sql.spool import Spool, SpoolRoom
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -34,26 +38,15 @@ _SINGLE_TUPLE = int(pq.ExecStatus.SINGLE_TUPLE)
 _PIPELINE_SYNC = int(pq.ExecStatus.PIPELINE_SYNC)
 _PIPELINE_ABORTED = int(pq.ExecStatus.PIPELINE_ABORTED)
 _IDLE = int(pq.TransactionStatus.IDLE)
-_BINARY = int(pq.Format.BINARY)
 
-# What a statement that was prepared before DDL may fail with: its parameters keep the types that
-# columns had, and a pooler or DISCARD may have dropped it.
-_STALE_SQLSTATES = frozenset({"0A000", "22003", "22P02", "26000", "42804", "42883"})
+_CANCELLED_SQLSTATE = "57014"
+
+_QUERY, _CHUNKED, _CONTROL = Kind.QUERY, Kind.CHUNKED, Kind.CONTROL
 
 
 class StaleError(DatabaseError):
     """A statement prepared earlier failed as one that DDL has overtaken would."""
 
-
-class _Step(enum.Enum):
-    QUERY = enum.auto()
-    CHUNKED = enum.auto()
-    CONTROL = enum.auto()
-    """A statement of ours, whose result nobody asks for."""
-    CLOSE = enum.auto()
-
-
-_QUERY, _CHUNKED, _CONTROL, _CLOSE = _Step.QUERY, _Step.CHUNKED, _Step.CONTROL, _Step.CLOSE
 
 Results: TypeAlias = "asyncio.Future[list[Result]]"
 
@@ -83,22 +76,23 @@ class Connection:
         release: "Callable[[Connection], None]",
         discard: "Callable[[Connection], None]",
         prepared_count_max: int,
+        room: SpoolRoom,
     ) -> None:
         self._pgconn = pgconn
         self._release = release
         self._discard = discard
-        self._prepared_count_max = prepared_count_max
-        self._prepared: OrderedDict[bytes, bytes] = OrderedDict()
-        self._prepared_ordinal = 0
-        # What each result to come answers: a text being prepared, or a step.
-        self._expected: deque[bytes | _Step] = deque()
+        self._room = room
+        self._sender = Sender(pgconn, prepared_count_max=prepared_count_max)
+        self._expected = self._sender.expected
         self._frame: Frame | None = None
         self._is_undecided = False  # its statements ran, and whether they stay is not known
         self._results: list[Result] = []
         self._first: PGresult | None = None  # of a chunked statement under way
         self._body: bytes | Spool = b""
         self._error: Exception | None = None
-        self._has_reused = False
+        self._is_stale = False  # as which the error may have come about
+        self._full: SpoolFullError | None = None  # for which we cancel it ourselves
+        self._is_paused = False
         self._done: Results | None = None
         self._cancelling: asyncio.Task[None] | None = None
         self._over = asyncio.Event()  # for whoever cancels it
@@ -118,19 +112,16 @@ class Connection:
         self._frame = frame
         self._results = []
         self._error = None
-        self._has_reused = False
+        self._is_stale = False
+        self._full = None
+        push = self._sender.push
         try:
-            if anew:
-                for text in {statement.text for statement in statements} & self._prepared.keys():
-                    self._forget(text)
+            self._sender.begin(_texts(statements, frame) if anew else ())
             if frame is not None:
-                self._push(frame.begin, (), _CONTROL)
+                push(frame.begin, (), _CONTROL)
             for statement in statements:
-                self._push(
-                    statement.text,
-                    statement.parameters,
-                    _CHUNKED if statement.is_chunked else _QUERY,
-                )
+                kind = _CHUNKED if statement.is_chunked else _QUERY
+                push(statement.text, statement.parameters, kind)
             self._expect_pieces()
             if frame is None:
                 self._pgconn.pipeline_sync()
@@ -145,33 +136,40 @@ class Connection:
         return done
 
     def cancel(self, done: Results) -> None:
-        """Cancel what `send` answered with that future, if it is still under way.
+        """Cancel what `send` answered with that future; nobody wants its results any more.
 
         The connection is released when the server has both ended it and forgotten the request.
         """
-        if self._done is done and self._cancelling is None:
-            self._over.clear()
-            self._cancelling = self._loop.create_task(self._cancel())
+        if self._done is done:
+            self._drop_results()
+            self._start_cancelling()
+        elif done.done() and not done.cancelled() and done.exception() is None:
+            _close_bodies(done.result())
 
     def close(self, error: DatabaseUnavailableError) -> None:
-        if self.is_closed:
-            return
-        self._loop.remove_reader(self._descriptor)
-        self._loop.remove_writer(self._descriptor)
-        self._descriptor = -1
-        self._pgconn.finish()
-        self._drop_results()
+        if not self.is_closed:
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            self._descriptor = -1
+            self._pgconn.finish()
+            self._drop_results()
+            if self._cancelling is not None:
+                self._cancelling.cancel()
+            self._discard(self)
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
-        if self._cancelling is not None:
-            self._cancelling.cancel()
-        self._discard(self)
+
+    def _start_cancelling(self) -> None:
+        if self._cancelling is None:
+            self._over.clear()
+            self._cancelling = self._loop.create_task(self._cancel())
 
     async def _cancel(self) -> None:
         try:
             while self._done is not None:
                 async with asyncio.timeout(CANCEL_TIMEOUT_S):
                     await cancel(self._pgconn)
+                self._resume()
                 # A request that arrives before the query it is for is ignored.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), CANCEL_AGAIN_S)
@@ -180,38 +178,23 @@ class Connection:
             self.close(DatabaseUnavailableError(f"a query could not be cancelled: {error}"))
         self._cancelling = None
         if not self.is_closed:
+            self._resume()
             self._release(self)
 
-    def _push(self, text: bytes, parameters: Parameters, step: _Step) -> None:
-        name = self._prepare(text)
-        if step is _CHUNKED:
-            self._pgconn.send_query_prepared(name, parameters, result_format=_BINARY)
-        else:
-            self._pgconn.send_query_prepared(name, parameters)
-        self._expected.append(step)
+    def _pause(self) -> None:
+        """Read nothing until the server knows that it is to stop."""
+        self._is_paused = True
+        self._loop.remove_reader(self._descriptor)
+
+    def _resume(self) -> None:
+        if self._is_paused and not self.is_closed:
+            self._is_paused = False
+            self._loop.add_reader(self._descriptor, self._on_readable)
 
     def _end(self, *texts: bytes) -> None:
         for text in texts:
-            self._push(text, (), _CONTROL)
+            self._sender.push(text, (), _CONTROL)
         self._pgconn.pipeline_sync()
-
-    def _prepare(self, text: bytes) -> bytes:
-        name = self._prepared.get(text)
-        if name is not None:
-            self._prepared.move_to_end(text)
-            self._has_reused = True
-            return name
-        if len(self._prepared) >= self._prepared_count_max:
-            self._forget(next(iter(self._prepared)))
-        self._prepared_ordinal += 1
-        name = self._prepared[text] = b"s%d" % self._prepared_ordinal
-        self._pgconn.send_prepare(name, text)
-        self._expected.append(text)
-        return name
-
-    def _forget(self, text: bytes) -> None:
-        self._pgconn.send_close_prepared(self._prepared.pop(text))
-        self._expected.append(_CLOSE)
 
     def _flush(self) -> None:
         if self._pgconn.flush():
@@ -258,7 +241,8 @@ class Connection:
 
     def _expect_pieces(self) -> None:
         """Have the results of a chunked statement come row by row; no other statement's do."""
-        if self._expected and self._expected[0] is _CHUNKED and self._error is None:
+        expected = self._expected
+        if expected and expected[0].kind is _CHUNKED and self._error is None:
             self._pgconn.set_single_row_mode()
 
     def _take(self, result: "PGresult") -> None:
@@ -271,31 +255,39 @@ class Connection:
             return
         step = self._expected.popleft()
         if status in (_TUPLES_OK, _COMMAND_OK):
-            if step is _QUERY:
+            if step.kind is _QUERY:
                 self._results.append(Result(result))
-            elif step is _CHUNKED:
+            elif step.kind is _CHUNKED:
                 self._results.append(Result(self._first or result, self._body))
                 self._first, self._body = None, b""
             return
-        if isinstance(step, bytes):
-            self._prepared.pop(step, None)
+        self._sender.on_refused(step)
         if status != _PIPELINE_ABORTED:
-            self._error = _error(result)
+            self._error = error = _error(result)
+            self._is_stale = step.is_stale(error.sqlstate)
 
     def _take_piece(self, row: "PGresult") -> None:
-        if self._error is not None:
+        assert self._done is not None
+        if self._error is not None or self._done.cancelled():
             return
         piece = row.get_value(0, row.nfields - 1) or b""
         if self._first is None:
             self._first, self._body = row, piece
             return
+        if isinstance(self._body, bytes):
+            first, self._body = self._body, Spool(self._room)
+            self._keep(self._body, first)
+        self._keep(self._body, piece)
+
+    def _keep(self, body: Spool, piece: bytes) -> None:
         try:
-            if isinstance(self._body, bytes):
-                first, self._body = self._body, Spool()
-                self._body.write(first)
-            self._body.write(piece)
-        except DatabaseError as error:
-            self._error = error
+            body.write(piece)
+        except SpoolFullError as error:
+            # What changed rows may be committed by now. The server says whether it was: only what
+            # it did cancel is an error, and of the rest the whole body is kept.
+            self._full = error
+            self._pause()
+            self._start_cancelling()
 
     def _decide(self) -> None:
         """Commit what the check accepts."""
@@ -306,13 +298,13 @@ class Connection:
         if self._error is not None:
             self._pgconn.pipeline_sync()  # nothing else is heard before it
         elif self._done.cancelled():
-            self._end(b"rollback")
+            self._sender.roll_back()
         else:
             try:
                 self._frame.check(self._results)
             except Exception as error:
                 self._error = error
-                self._end(b"rollback")
+                self._sender.roll_back()
             else:
                 self._end(*self._frame.end)
         self._flush()
@@ -321,7 +313,7 @@ class Connection:
         """Whether the transaction is over."""
         if self._frame is not None and self._pgconn.transaction_status != _IDLE:
             # One of its statements failed, and with it what was to end it.
-            self._end(b"rollback")
+            self._sender.roll_back()
             self._flush()
             return False
         self._finish()
@@ -333,6 +325,7 @@ class Connection:
         if done is not None and not done.done():
             if error is None:
                 done.set_result(self._results)
+                self._results = []
             else:
                 done.set_exception(self._refusal(error))
         self._drop_results()
@@ -344,15 +337,32 @@ class Connection:
     def _refusal(self, error: Exception) -> Exception:
         if not isinstance(error, DatabaseError):
             return error
+        if self._full is not None and error.sqlstate == _CANCELLED_SQLSTATE:
+            return self._full
         if is_unavailable(error.sqlstate):
             return DatabaseUnavailableError(error.message)
-        if self._has_reused and error.sqlstate in _STALE_SQLSTATES:
+        if self._is_stale:
             return StaleError(error.sqlstate, error.message, detail=error.detail, hint=error.hint)
         return error
 
     def _drop_results(self) -> None:
-        self._results = []
+        if self._results:
+            _close_bodies(self._results)
+            self._results = []
+        if isinstance(self._body, Spool):
+            self._body.close()
         self._first, self._body = None, b""
+
+
+def _texts(statements: Sequence[Statement], frame: Frame | None) -> set[bytes]:
+    texts = {statement.text for statement in statements}
+    return texts if frame is None else texts | {frame.begin, *frame.end}
+
+
+def _close_bodies(results: list[Result]) -> None:
+    for result in results:
+        if isinstance(result.body, Spool):
+            result.body.close()
 
 
 def _error(result: "PGresult") -> DatabaseError:

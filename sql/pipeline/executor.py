@@ -5,13 +5,15 @@ statement itself. https://www.postgresql.org/docs/current/libpq-pipeline-mode.ht
 """
 
 import asyncio
-from collections import deque
 
 from butterbase.sql.claims import Claims
+from butterbase.sql.dsn import kept_alive
 from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline.connecting import connect
 from butterbase.sql.pipeline.connection import Connection, Frame, StaleError
 from butterbase.sql.pipeline.statement import Check, Isolation, Result, Statement, refuse_nul
+from butterbase.sql.pipeline.waiting import Queue, Waiter
+from butterbase.sql.spool import ROOM, SpoolRoom
 
 # `is null`, so that the claims are not sent back.
 _BECOME = (
@@ -33,16 +35,24 @@ class Executor:
         waiter_count_max: int = 1000,
         prepared_count_max: int = 250,
         connect_timeout_s: float = 5.0,
+        acquisition_timeout_s: float = 10.0,
+        room: SpoolRoom = ROOM,
     ) -> None:
-        self._dsn = dsn.encode()
+        """With `prepared_count_max=0` no statement is prepared, as transaction poolers need it.
+
+        `acquisition_timeout_s` is for the wait for one of the connections, without opening it.
+        `room` is where large answers go, by default the one of the process.
+        """
+        self._dsn = kept_alive(dsn).encode()
         self._connection_count_max = connection_count_max
-        self._waiter_count_max = waiter_count_max
         self._prepared_count_max = prepared_count_max
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._connecting_count = 0
-        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._room = room
+        self._queue = Queue[Connection](count_max=waiter_count_max, timeout_s=acquisition_timeout_s)
+        self._is_closed = False
 
     async def run_as(
         self, claims: Claims, *statements: Statement, read_only: bool = False
@@ -71,7 +81,9 @@ class Executor:
         after the deferred constraints were checked.
 
         Raises DatabaseError when Postgres refuses one (nothing is kept then), and
-        DatabaseUnavailableError when it cannot be reached. When the connection is lost while a
+        DatabaseUnavailableError when it cannot be reached, AcquisitionTimeoutError when all
+        connections were in use for too long, SpoolFullError when an answer is too large to be kept
+        (nothing is kept of its transaction then either). When the connection is lost while a
         statement runs, whether it was committed is not known: that is what the error says.
         A caller that is cancelled has its statements cancelled.
         """
@@ -93,8 +105,10 @@ class Executor:
             return await self._run_anew(statements, frame)
 
     async def close(self) -> None:
+        self._is_closed = True
+        self._queue.close(_stopping())
         for connection in list(self._open):
-            connection.close(DatabaseUnavailableError("the server is stopping"))
+            connection.close(_stopping())
 
     async def _run_anew(
         self, statements: tuple[Statement, ...], frame: Frame | None
@@ -108,22 +122,22 @@ class Executor:
             raise
 
     async def _acquire(self) -> Connection:
+        waiter: Waiter[Connection] | None = None
         while True:
+            if self._is_closed:
+                raise _stopping()
             if self._idle:
                 return self._idle.pop()
             if len(self._open) + self._connecting_count < self._connection_count_max:
                 return await self._connect()
-            if len(self._waiters) >= self._waiter_count_max:
-                raise DatabaseUnavailableError("too many requests wait for a database connection")
-            waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            waiter = self._queue.join() if waiter is None else self._queue.rejoin(waiter)
             try:
-                connection = await waiter
+                connection = await waiter[1]
             except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled() and (given := waiter.result()):
-                    self._release(given)
+                self._pass_on(waiter)
                 raise
-            if connection is not None:
+            # Between the wake-up and now it may have been lost.
+            if connection is not None and not connection.is_closed:
                 return connection
 
     async def _connect(self) -> Connection:
@@ -131,16 +145,23 @@ class Executor:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 pgconn = await connect(self._dsn)
-        except TimeoutError as error:
-            raise DatabaseUnavailableError("connecting to the database timed out") from error
-        finally:
+        except BaseException as error:
+            # Whoever waits may try in its place. The count falls first.
             self._connecting_count -= 1
-            self._wake(None)
+            self._queue.wake(None)
+            if isinstance(error, TimeoutError):
+                raise DatabaseUnavailableError("connecting to the database timed out") from error
+            raise
+        self._connecting_count -= 1
+        if self._is_closed:
+            pgconn.finish()
+            raise _stopping()
         connection = Connection(
             pgconn,
             release=self._release,
             discard=self._discard,
             prepared_count_max=self._prepared_count_max,
+            room=self._room,
         )
         self._open.add(connection)
         return connection
@@ -149,20 +170,28 @@ class Executor:
         """Take back a connection that has nothing under way."""
         if connection.is_closed:
             return
-        if not self._wake(connection):
+        if not self._queue.wake(connection):
             self._idle.append(connection)
+
+    def _pass_on(self, waiter: Waiter[Connection]) -> None:
+        """What came, or was to come, for a caller who left."""
+        _, coming = waiter
+        if coming.cancelled():
+            self._queue.leave(waiter)
+        elif coming.exception() is None:
+            connection = coming.result()
+            if connection is None or connection.is_closed:
+                self._queue.wake(None)
+            else:
+                self._release(connection)
 
     def _discard(self, connection: Connection) -> None:
         """Forget a connection that was lost; whoever waits may open another."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._wake(None)
+        self._queue.wake(None)
 
-    def _wake(self, connection: Connection | None) -> bool:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                return True
-        return False
+
+def _stopping() -> DatabaseUnavailableError:
+    return DatabaseUnavailableError("the server is stopping")

@@ -1,7 +1,7 @@
 """The catalogs → SchemaCache: queries/relations.sql in one transaction, then views.py and links.py.
 
-Each statement has a snapshot of its own, so DDL that commits in between may leave a cache that
-mixes before and after, or fail a statement; it also asks for the next load, which puts that right.
+All statements have one snapshot. What Postgres's own functions tell of a relation is newer than
+that, so DDL that commits in between may fail a statement; the load is then tried again.
 """
 
 import asyncio
@@ -119,6 +119,7 @@ async def _read(
         Statement(QUERIES["media_handlers"], (exposed,)),
         Statement(QUERIES[role_settings]),
         Statement(QUERIES["views"], (exposed, msgspec.json.encode(extra_search_path))),
+        isolation="repeatable read",
     )
     trees = {int(oid or b""): tree or b"" for oid, tree in views.rows()}
     return _Catalogs(trees, *(result.value() or b"" for result in results))

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from butterbase.sql.errors import DatabaseError
-from butterbase.sql.pipeline import PIECE_BYTES, Executor, Statement, in_pieces
-from butterbase.sql.spool import Spool
+from butterbase.sql.errors import DatabaseError, SpoolFullError
+from butterbase.sql.pipeline import PIECE_BYTES, Executor, Statement, connection, in_pieces
+from butterbase.sql.spool import ROOM, Spool, SpoolRoom
 from tests.postgres import Database
 
 BODY = b"select $1::text as head, null::text as none, convert_to($2::text, 'UTF8') as body"
@@ -81,18 +82,70 @@ async def test_the_check_sees_a_chunked_result(executor: Executor) -> None:
     assert len(whole(result.body)) == 2 * PIECE_BYTES
 
 
-async def test_a_disk_that_is_full_is_an_error(
-    executor: Executor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_spool: Spool, _piece: bytes) -> None:
-        raise DatabaseError("53100", "the answer cannot be kept")
+FRAMES: list[dict[str, Any]] = [
+    {},
+    {"check": lambda _results: None},
+    {"isolation": "serializable"},
+]
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Spool, "write", full)
-        with pytest.raises(DatabaseError, match="cannot be kept"):
-            await executor.run(pieces_of(b"x" * 3 * PIECE_BYTES))
-    (result,) = await executor.run(pieces_of(b"x"))
-    assert result.body == b"x"
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("mebibytes", [1.1, 2, 24])
+async def test_a_write_whose_answer_has_no_room_fails_or_is_answered_whole(
+    database: Database, mebibytes: float, frame: dict[str, Any]
+) -> None:
+    size = int(mebibytes * 1024**2)
+    text = in_pieces(
+        b"select convert_to(repeat(i::text, %d), 'UTF8') as body from w" % size,
+        columns=(),
+        body=b"body",
+        ctes=b"with w as (insert into t values (7) returning i) ",
+    )
+    executor = Executor(database.dsn, connection_count_max=1, room=SpoolRoom(bytes_max=0))
+    try:
+        await executor.run(Statement(b"create table t (i int)"))
+        kept = 0
+        for _ in range(3):
+            try:
+                (result,) = await executor.run(Statement(text, is_chunked=True), **frame)
+                assert whole(result.body) == b"7" * size
+                kept += 1
+            except SpoolFullError:
+                pass
+            (count,) = await executor.run(Statement(b"select count(*) from t"))
+            assert int(count.value() or b"") == kept
+    finally:
+        await executor.close()
+
+
+async def test_a_read_whose_answer_has_no_room_is_ended_and_not_held(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_bytes_max = 0
+
+    class Watched(Spool):
+        def write(self, piece: bytes) -> None:
+            nonlocal held_bytes_max
+            held_bytes_max = max(held_bytes_max, room.used_bytes)
+            super().write(piece)
+
+    monkeypatch.setattr(connection, "Spool", Watched)
+    room = SpoolRoom(bytes_max=3 * 1024**2)
+    executor = Executor(database.dsn, connection_count_max=1, room=room)
+    endless = Statement(
+        b"select repeat('x', 100000) from generate_series(1, 1000000)", is_chunked=True
+    )
+    try:
+        for _ in range(3):
+            with pytest.raises(SpoolFullError):
+                await executor.run(endless)
+            assert room.used_bytes == 0
+        # Beyond the room, what was on its way when the server was told.
+        assert held_bytes_max < 64 * 1024**2
+        (result,) = await executor.run(pieces_of(b"x" * 2 * PIECE_BYTES))
+        assert len(whole(result.body)) == 2 * PIECE_BYTES
+    finally:
+        await executor.close()
 
 
 async def test_a_function_is_called_once_however_many_pieces_it_makes(executor: Executor) -> None:
@@ -114,14 +167,17 @@ async def test_a_function_is_called_once_however_many_pieces_it_makes(executor: 
 
 async def test_a_caller_that_leaves_gets_no_body(executor: Executor) -> None:
     large = pieces_of(b"x" * 5_000_000)
-    for delay_s in (0, 0.001, 0.005, 0.02):
+    used_bytes = ROOM.used_bytes
+    for delay_s in (0, 0.001, 0.005, 0.02, 0.04):
         call = asyncio.create_task(executor.run(large))
         await asyncio.sleep(delay_s)
         call.cancel()
         try:
             (result,) = await call
-            whole(result.body)
+            assert isinstance(result.body, Spool)
+            result.body.close()
         except asyncio.CancelledError:
             pass
+        assert ROOM.used_bytes == used_bytes
     (result,) = await executor.run(pieces_of(b"x"))
     assert result.body == b"x"

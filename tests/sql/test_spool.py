@@ -4,8 +4,8 @@ from typing import IO
 
 import pytest
 
-from butterbase.sql.errors import DatabaseError
-from butterbase.sql.spool import READ_BYTES, Spool
+from butterbase.sql.errors import SpoolFullError
+from butterbase.sql.spool import READ_BYTES, Spool, SpoolRoom
 
 PIECES = [b"a" * 10, b"b" * 100_000, b"", b"c" * 3]
 
@@ -31,11 +31,47 @@ def test_nothing_is_no_piece() -> None:
         assert (spool.byte_count, list(spool.pieces())) == (0, [])
 
 
-def test_a_full_disk_is_the_databases_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_file: IO[bytes], _piece: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("disk_bytes", [0, 5, 13])
+def test_what_a_full_disk_does_not_take_is_kept_and_told_once(
+    disk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = disk_bytes
 
-    monkeypatch.setattr("butterbase.sql.spool._write", full)
-    with closing(Spool(memory_bytes_max=1)) as spool, pytest.raises(DatabaseError) as refused:
-        spool.write(b"two")
-    assert refused.value.sqlstate == "53100"
+    def write(file: IO[bytes], piece: bytes) -> None:
+        nonlocal left
+        file.write(piece[:left])
+        left -= len(piece)
+        if left < 0:
+            left = 0
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("butterbase.sql.spool._write", write)
+    pieces = [b"0123", b"456", b"789ab", b"cdefghij", b"k"]
+    failed_count = 0
+    with closing(Spool(memory_bytes_max=8)) as spool:
+        for piece in pieces:
+            try:
+                spool.write(piece)
+            except SpoolFullError:
+                failed_count += 1
+        assert failed_count == 1
+        assert spool.read() == b"".join(pieces)
+        assert spool.byte_count == 21
+
+
+def test_spools_share_their_room_until_they_are_closed() -> None:
+    room = SpoolRoom(100)
+    first, second = Spool(room, memory_bytes_max=10), Spool(room, memory_bytes_max=10)
+    first.write(b"x" * 60)
+    with pytest.raises(SpoolFullError):
+        second.write(b"y" * 50)
+    assert room.used_bytes == 110
+    for _ in range(2):
+        first.close()
+        assert room.used_bytes == 50
+    second.close()
+    third = Spool(room, memory_bytes_max=10)
+    third.write(b"z" * 100)
+    assert third.read() == b"z" * 100
+    del third
+    assert room.used_bytes == 0

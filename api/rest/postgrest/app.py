@@ -21,14 +21,13 @@ from butterbase.api.rest.postgrest.config import PostgrestConfig, rest_settings,
 from butterbase.api.rest.postgrest.in_database import read_settings
 from butterbase.api.rest.postgrest.lifespan import live
 from butterbase.api.rest.postgrest.listener import schema_listener
-from butterbase.api.rest.postgrest.loading import Sources, dsn_of
+from butterbase.api.rest.postgrest.loading import Sources, dsn_of, open_executor
 from butterbase.api.rest.postgrest.tokens import Authenticator
 from butterbase.api.rest.postgrest.unreachable import Unreachable
 from butterbase.api.rest.service import RestService
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import ButterbaseError, DatabaseError, SettingError
 from butterbase.sql.listening import Listener
-from butterbase.sql.pipeline import Executor
 from butterbase.sql.relations.holder import SchemaCacheHolder
 from butterbase.sql.relations.introspect import load_schema_cache
 from butterbase.sql.relations.model import SchemaCache
@@ -58,9 +57,7 @@ class PostgrestApp:
         self.config = sources.read()
         # What is set is the number of connections of the server.
         self.connection_count_max = max(1, self.config.db_pool // worker_count)
-        self._executor = Executor(
-            dsn_of(self.config), connection_count_max=self.connection_count_max
-        )
+        self._executor = open_executor(self.config, connection_count_max=self.connection_count_max)
         self.holder = SchemaCacheHolder(self._load)
         self.listener: Listener | None = None
         self.is_current = False
@@ -106,7 +103,7 @@ class PostgrestApp:
 
     def reload_schema(self) -> None:
         """Read the settings and the schema anew, soon."""
-        self._run(self.holder.reload())
+        self.holder.ask()
 
     def reload_config(self) -> None:
         self._run(self._reload_config())
@@ -120,7 +117,7 @@ class PostgrestApp:
             return
         logger.info("the configuration was read anew")
         if _introspected(old) != _introspected(self.config):
-            await self.holder.reload()
+            self.holder.ask()
 
     async def _load(self) -> SchemaCache:
         began_s = time.monotonic()
@@ -132,20 +129,20 @@ class PostgrestApp:
                 extra_search_path=config.db_extra_search_path,
                 hoisted_settings=config.db_hoisted_tx_settings,
             )
-        except ButterbaseError:
+            self._apply(config)
+        except Exception as error:
             self.is_current = False
             self.failed_count += 1
-            self._attempted.set()
-            if not self.config.db_pool_automatic_recovery:
+            if isinstance(error, ButterbaseError) and not self.config.db_pool_automatic_recovery:
                 self._stop()
             raise
+        finally:
+            self._attempted.set()
         if not config.db_config:
             cache = structs.replace(cache, role_settings={}, role_isolation={})
-        self._apply(config)
         self.is_current = True
         self.loaded_count += 1
         self.load_s = time.monotonic() - began_s
-        self._attempted.set()
         logger.info(
             "read the schema in %.0f ms: %d relations, %d functions",
             self.load_s * 1000,
@@ -218,7 +215,12 @@ class PostgrestApp:
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task of the worker failed", exc_info=error)
 
 
 def _introspected(config: PostgrestConfig) -> tuple[object, ...]:

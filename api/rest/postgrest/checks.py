@@ -3,12 +3,12 @@
 import re
 from urllib.parse import urlsplit
 
+from butterbase.api.rest.header_fields import is_name
 from butterbase.api.rest.postgrest.config import PostgrestConfig
 from butterbase.sql.errors import SettingError
 
 _UNSERVED_SCHEMAS = ("pg_catalog", "information_schema")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[\w.~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*", re.A)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PARAMETER = re.compile(r"[^\W\d][\w$]*(?:\.[^\W\d][\w$]*)*")
 
 
@@ -31,7 +31,7 @@ def check(config: PostgrestConfig) -> None:
         _check_mode(name, mode)
     if config.openapi_server_proxy_uri is not None:
         _check_proxy_uri(config.openapi_server_proxy_uri)
-    if config.server_trace_header and not _HEADER_NAME.fullmatch(config.server_trace_header):
+    if config.server_trace_header and not is_name(config.server_trace_header):
         raise SettingError(f"server-trace-header={config.server_trace_header}: not a header's name")
     for name, _ in config.app_settings:
         if not _PARAMETER.fullmatch(name):

@@ -37,6 +37,6 @@ def schema_listener(
         make_conninfo(dsn, target_session_attrs="read-write"),
         channel,
         hear=hear,
-        on_relistening=on_schema,
+        on_listening=on_schema,
         on_failure=on_failure,
     )

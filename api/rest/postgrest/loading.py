@@ -1,4 +1,4 @@
-"""Where the settings are read from: this process's environment, a file, and the database."""
+"""Where the settings are read from, environment, file and database, and how that is reached."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +11,12 @@ from butterbase.api.rest.postgrest.config import PostgrestConfig, token_settings
 from butterbase.api.rest.postgrest.config_file import parse_config
 from butterbase.api.rest.postgrest.sources import read_config, unknown_names
 from butterbase.sql.errors import SettingError
+from butterbase.sql.pipeline import Executor
 
 APPLICATION_NAME = "butterbase rest"
+
+_PREPARED_COUNT_MAX = 250
+"""On each connection."""
 
 
 class Sources(Struct, frozen=True):
@@ -50,6 +54,16 @@ def dsn_of(config: PostgrestConfig) -> str:
             f"db-uri cannot be read: {str(error).strip()}",
             hint="use postgres://USER:PASSWORD@HOST:PORT/DATABASE",
         ) from None
+
+
+def open_executor(config: PostgrestConfig, *, connection_count_max: int) -> Executor:
+    """Raises SettingError."""
+    return Executor(
+        dsn_of(config),
+        connection_count_max=connection_count_max,
+        prepared_count_max=_PREPARED_COUNT_MAX if config.db_prepared_statements else 0,
+        acquisition_timeout_s=config.db_pool_acquisition_timeout,
+    )
 
 
 def _read_text(path: str) -> str:

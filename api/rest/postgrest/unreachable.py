@@ -5,7 +5,7 @@ from butterbase.api.rest.postgrest.errors import ConnectionLostError
 from butterbase.api.rest.request.incoming import HttpRequest
 from butterbase.api.rest.response import Answer
 from butterbase.sql.claims import Claims
-from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.errors import AcquisitionTimeoutError, DatabaseUnavailableError
 
 
 class Unreachable:
@@ -17,5 +17,7 @@ class Unreachable:
     async def answer(self, http: HttpRequest, claims: Claims, body: bytes = b"") -> Answer:
         try:
             return await self._service.answer(http, claims, body)
+        except AcquisitionTimeoutError:
+            raise  # its code is PostgREST's already
         except DatabaseUnavailableError as error:
             raise ConnectionLostError(details=error.message) from error

@@ -112,18 +112,22 @@ create event trigger butterbase_identify_rows on ddl_command_end
   when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE')
   execute function butterbase.identify_rows();
 
--- How often the schema has changed. A sequence, since a row would make DDL wait for DDL.
-create sequence butterbase.schema_version;
+-- The DDL commands that were committed, as who looks for changes compares them, and deletes the
+-- oldest. A row each, since DDL would wait for DDL where they share one; and no sequence, which
+-- tells of what is not committed yet.
+create table butterbase.schema_changes (
+  id bigint generated always as identity primary key
+);
 grant usage on schema butterbase to butterbase_auth;
-grant select on butterbase.schema_version to butterbase_auth;
+grant select, delete on butterbase.schema_changes to butterbase_auth;
 
 -- DDL announces itself in the log, in its place among the changes, so that readers which cache
--- policies and columns drop them at the right commit; and to those who look, by the version.
+-- policies and columns drop them at the right commit; and to those who look, by a row.
 create function butterbase.announce_ddl() returns event_trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   perform pg_logical_emit_message(true, 'butterbase.ddl', tg_tag);
-  perform nextval('butterbase.schema_version');
+  insert into butterbase.schema_changes default values;
 end
 $$;
 

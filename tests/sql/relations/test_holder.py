@@ -6,6 +6,7 @@ import pytest
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
 from butterbase.sql.relations.holder import SchemaCacheHolder
 from butterbase.sql.relations.model import SchemaCache
+from tests.waiting import until
 
 
 class Loads:
@@ -77,31 +78,61 @@ async def test_reloads_asked_for_during_one_share_the_next(
 
 
 @pytest.mark.parametrize(
-    "error", [DatabaseUnavailableError("gone"), DatabaseError("XX000", "cache lookup failed")]
+    "error",
+    [
+        DatabaseUnavailableError("gone"),
+        DatabaseError("XX000", "cache lookup failed"),
+        ValueError("a bug"),
+    ],
 )
-async def test_a_load_that_the_database_fails_is_tried_again(
+async def test_a_load_that_fails_is_the_callers_and_is_tried_again(
     holder: SchemaCacheHolder, loads: Loads, error: Exception
 ) -> None:
     reload = asyncio.create_task(holder.reload())
     (await loads.begun.get()).set_exception(error)
-    ends = await loads.begun.get()
-    assert not reload.done()
-    ends.set_result(numbered(1))
-    await reload
-    assert holder.version == 1
-
-
-async def test_any_other_error_is_the_callers_and_the_next_reload_loads(
-    holder: SchemaCacheHolder, loads: Loads
-) -> None:
-    reload = asyncio.create_task(holder.reload())
-    (await loads.begun.get()).set_exception(ValueError("a bug"))
-    with pytest.raises(ValueError, match="a bug"):
+    with pytest.raises(type(error)):
         await reload
-    again = asyncio.create_task(holder.reload())
+    assert (holder.current, holder.version) == (None, 0)
+    (await loads.begun.get()).set_exception(error)
     (await loads.begun.get()).set_result(numbered(1))
-    await again
+    await until(lambda: holder.version == 1)
+    assert loads.begun.empty()
+
+
+async def test_who_asks_does_not_wait_for_the_next_try(loads: Loads) -> None:
+    holder = SchemaCacheHolder(loads, retry_min_s=3600, retry_max_s=3600)
+    for error in (DatabaseUnavailableError("gone"), DatabaseUnavailableError("still")):
+        reload = asyncio.create_task(holder.reload())
+        (await loads.begun.get()).set_exception(error)
+        with pytest.raises(DatabaseUnavailableError):
+            await reload
+    holder.ask()
+    (await loads.begun.get()).set_result(numbered(1))
+    await until(lambda: holder.version == 1)
+    await holder.close()
+
+
+async def test_another_version_is_caught_up_with_or_says_why_not(loads: Loads) -> None:
+    version = b"1"
+
+    async def read_version() -> bytes:
+        return version
+
+    holder = SchemaCacheHolder(loads, read_version=read_version, retry_min_s=3600)
+    reload = asyncio.create_task(holder.reload())
+    (await loads.begun.get()).set_result(numbered(1))
+    await reload
+    assert not await holder.catch_up()
+    version = b"2"
+    catching_up = asyncio.create_task(holder.catch_up())
+    (await loads.begun.get()).set_exception(DatabaseError("57014", "timed out"))
+    with pytest.raises(DatabaseError):
+        await catching_up
     assert holder.current == numbered(1)
+    catching_up = asyncio.create_task(holder.catch_up())
+    (await loads.begun.get()).set_result(numbered(2))
+    assert await catching_up
+    await holder.close()
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_load(

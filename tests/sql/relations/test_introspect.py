@@ -1,5 +1,11 @@
 """Tables and how they relate, read from a real Postgres."""
 
+import asyncio
+
+import psycopg
+
+from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.relations.introspect import load_schema_cache
 from butterbase.sql.relations.model import (
     Cardinality,
     Column,
@@ -7,7 +13,9 @@ from butterbase.sql.relations.model import (
     Relationship,
     SchemaCache,
 )
+from tests.postgres import Database
 from tests.sql.relations.conftest import Load
+from tests.waiting import until
 
 
 def between(cache: SchemaCache, table: str, other: str) -> list[tuple[str, object]]:
@@ -213,3 +221,30 @@ async def test_schemas_and_tables_may_have_odd_names(load: Load) -> None:
     (relationship,) = cache.relationships[name, schema]
     assert isinstance(relationship, Relationship)
     assert relationship.cardinality is Cardinality.ONE_TO_MANY
+
+
+async def test_a_view_that_is_replaced_meanwhile_is_read_as_it_was(
+    load: Load, database: Database
+) -> None:
+    await load("create table t (id int primary key); create view v as select 1 as one from t;")
+    executor = Executor(database.dsn, connection_count_max=1)
+    await executor.run(Statement(b"select 1"))
+    with (
+        psycopg.connect(database.dsn) as changing,
+        psycopg.connect(database.dsn, autocommit=True) as watching,
+    ):
+        changing.execute("lock table pg_rewrite in access exclusive mode")
+        changing.execute("create or replace view api.v as select 1 as one, id from api.t")
+        loading = asyncio.create_task(load_schema_cache(executor, schemas=("api",)))
+
+        def is_waiting() -> bool:
+            # Of the function, since its view would wait itself.
+            waiting = watching.execute("select count(*) from pg_lock_status() where not granted")
+            return waiting.fetchone() == (1,)
+
+        await until(is_waiting)
+        changing.commit()
+    cache = await loading
+    await executor.close()
+    assert cache.tables["api", "v"].columns.keys() == {"one"}
+    assert (await load("select 1")).tables["api", "v"].columns.keys() == {"one", "id"}

@@ -1,5 +1,6 @@
 """The app over a database that comes and goes."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from butterbase.api.rest.errors import RestError
+from butterbase.api.rest.postgrest import app as module
 from butterbase.api.rest.postgrest.app import PostgrestApp
 from butterbase.api.rest.postgrest.loading import Sources, dsn_of
 from butterbase.api.rest.postgrest.sources import read_config
@@ -18,6 +20,8 @@ from butterbase.api.rest.request.incoming import HttpRequest
 from butterbase.api.rest.response import Answer
 from butterbase.sql.claims import Claims, claims_for_role
 from butterbase.sql.errors import DatabaseUnavailableError, SettingError
+from butterbase.sql.relations.introspect import load_schema_cache
+from butterbase.sql.relations.model import SchemaCache
 from tests.postgres import Database
 from tests.serving import client_of
 from tests.waiting import until
@@ -44,13 +48,15 @@ async def test_what_was_read_before_serves_while_the_database_is_lost(database: 
     served = app(database)
     async with client_of(served) as client:
         assert await get(client, "/things") == (200, [{"id": 1}])
-        await until(lambda: served.is_ready)
+        # Once at the start, and once it listened.
+        await until(lambda: served.is_ready and served.loaded_count == 2)
+        loaded = served.loaded_count
         run(
             database,
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()",
         )
-        await until(lambda: served.loaded_count == 2)  # since it may have missed a notification
+        await until(lambda: served.loaded_count > loaded)  # since it may have missed one
         assert await get(client, "/things") == (200, [{"id": 1}])
 
 
@@ -61,6 +67,69 @@ async def test_a_database_that_cannot_be_reached_has_postgrests_code() -> None:
         status, body = await get(client, "/things")
         assert (status, body["code"]) == (503, "PGRST002")
         assert (served.is_ready, served.failed_count) == (False, 1)
+
+
+async def test_a_schema_that_we_cannot_make_sense_of_is_told_and_tried_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = [True]
+
+    async def load(*executor: Any, **options: Any) -> SchemaCache:
+        if failing[0]:
+            raise KeyError("a bug")
+        return await load_schema_cache(*executor, **options)
+
+    monkeypatch.setattr(module, "load_schema_cache", load)
+    served = app(database)
+    async with client_of(served) as client:
+        status, body = await get(client, "/things")
+        assert (status, body["code"], served.is_ready) == (503, "PGRST002", False)
+        assert "a bug" in caplog.text
+        failing[0] = False
+        await until(lambda: served.is_ready)
+
+
+async def test_what_changed_before_the_channel_was_listened_on_is_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = PostgrestApp._listen
+
+    def change_and_listen(served: PostgrestApp) -> None:
+        run(database, "create table public.late as select 1 as id; notify pgrst")
+        listen(served)
+
+    monkeypatch.setattr(PostgrestApp, "_listen", change_and_listen)
+    served = app(database)
+    async with client_of(served) as client:
+        await until(lambda: served.loaded_count >= 2)
+        assert await get(client, "/late") == (200, [{"id": 1}])
+
+
+async def test_a_request_that_waited_too_long_for_a_connection_has_postgrests_code(
+    database: Database,
+) -> None:
+    run(database, "create view public.slow as select pg_sleep(600)::text as slept")
+    served = app(
+        database,
+        PGRST_DB_POOL="1",
+        PGRST_DB_POOL_ACQUISITION_TIMEOUT="1",
+        PGRST_DB_CHANNEL_ENABLED="false",
+    )
+    async with client_of(served) as client:
+        slow = asyncio.create_task(client.get("/slow"))
+        with psycopg.connect(database.dsn, autocommit=True) as conn:
+
+            async def is_under_way() -> bool:
+                row = conn.execute(
+                    "select count(*) from pg_stat_activity"
+                    " where datname = current_database() and wait_event = 'PgSleep'"
+                ).fetchone()
+                return row == (1,)
+
+            await until(is_under_way)
+        answer = await client.get("/slow")
+        assert (answer.status_code, answer.json()["code"]) == (504, "PGRST003")
+        slow.cancel()
 
 
 async def test_a_configuration_that_changes_keeps_what_was_verified(database: Database) -> None:
