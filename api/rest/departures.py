@@ -43,6 +43,11 @@ class Departures:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return stay
 
+    def watch(self, stay: Stay) -> None:
+        """From now on, since its answer takes long."""
+        if stay.watcher is None:
+            stay.watcher = asyncio.create_task(_watch(stay))
+
     def end(self, stay: Stay) -> None:
         self._stays.discard(stay)
         if stay.watcher is not None:
@@ -53,8 +58,8 @@ class Departures:
         for stay in self._stays:
             if not stay.is_old:
                 stay.is_old = True
-            elif stay.watcher is None:
-                stay.watcher = asyncio.create_task(_watch(stay))
+            else:
+                self.watch(stay)
         if self._stays:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 

@@ -6,6 +6,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -18,6 +19,7 @@ from butterbase.api.problems import Problem, Rendered, render
 from butterbase.api.rest.cors import Cors, Header
 from butterbase.api.rest.departures import Departures, Receive
 from butterbase.api.rest.errors import ResponseStatusError
+from butterbase.api.rest.header_fields import one_line
 from butterbase.api.rest.raised import STATUS_MAX, STATUS_MIN
 from butterbase.api.rest.request.incoming import HttpRequest
 from butterbase.api.rest.response import Answer
@@ -33,9 +35,6 @@ Given: TypeAlias = Mapping[bytes, bytes]
 """A request's headers; of one that is repeated, the first."""
 
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-STALLED_S = 60.0
-"""A client that takes nothing of a big answer for so long is let go."""
-
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -73,37 +72,45 @@ class RestEndpoint:
         given: Given = dict(reversed(scope["headers"]))
         method: str = scope["method"]
         added = self._common_headers(given)
-        if method == "OPTIONS" and b"access-control-request-method" in given:
-            asked = given.get(b"access-control-request-headers", b"")
-            preflight = self._settings.cors.preflight(given.get(b"origin", b""), asked)
-            if preflight is not None:
-                await _send(send, method, Answer(200, preflight, b""), [])
-                return
+        if method == "OPTIONS" and (preflight := self._preflight(given)) is not None:
+            await _send(send, method, preflight, [])
+            return
         claims: Claims | None = None
         stay = None
         try:
-            service, claims = await self._admit(app_id, method, given)
-            body = await self._body(given, receive) if method in WITH_BODY else b""
-            if body is None:
-                return  # the client has left
-            http = HttpRequest(
-                method, path, scope["query_string"].decode("latin-1"), scope["headers"]
-            )
-            stay = self._departures.begin(receive)
-            answer = await service.answer(http, claims, body)
+            try:
+                began_s = time.perf_counter()
+                service, claims = await self._admit(app_id, method, given)
+                admission_s = time.perf_counter() - began_s
+                body = await self._body(given, receive) if method in WITH_BODY else b""
+                if body is None:
+                    return  # the client has left
+                query = scope["query_string"].decode("latin-1")
+                http = HttpRequest(method, path, query, scope["headers"], admission_s)
+                stay = self._departures.begin(receive)
+                answer = await service.answer(http, claims, body)
+                if not STATUS_MIN <= answer.status <= STATUS_MAX:
+                    raise ResponseStatusError
+                if isinstance(answer.body, Spool):
+                    self._departures.watch(stay)
+            except Exception as error:
+                answer = self._refusal(error, claims, f"{method} {scope['path']}")
+            await _send(send, method, answer, added)
         except asyncio.CancelledError:
             if stay is None or not stay.has_left:
                 raise
             stay.task.uncancel()
-            return
-        except Exception as error:
-            answer = self._refusal(error, claims, f"{method} {scope['path']}")
         finally:
             if stay is not None:
                 self._departures.end(stay)
-        if not STATUS_MIN <= answer.status <= STATUS_MAX:
-            answer = self._refusal(ResponseStatusError(), claims, method)
-        await _send(send, method, answer, added)
+
+    def _preflight(self, given: Given) -> Answer | None:
+        """None for what is no preflight request, or from an origin that is not allowed."""
+        if b"access-control-request-method" not in given:
+            return None
+        asked = given.get(b"access-control-request-headers", b"")
+        headers = self._settings.cors.preflight(given.get(b"origin", b""), asked)
+        return None if headers is None else Answer(200, headers, b"")
 
     def _common_headers(self, given: Given) -> list[Header]:
         """What every answer to this request has, errors included."""
@@ -122,16 +129,18 @@ class RestEndpoint:
         """None when the client has left. Raises BodyTooLargeError before too much is held."""
         bytes_max = self._settings.body_bytes_max
         length = given.get(b"content-length", b"")
-        size = int(length) if length.isdigit() else 0
+        declared = int(length) if length.isdigit() else 0
         parts: list[bytes] = []
-        while size <= bytes_max:
+        received = 0
+        while max(declared, received) <= bytes_max:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
+            part = message.get("body", b"")
+            received += len(part)
+            parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-            size = max(size, sum(map(len, parts)))
         raise BodyTooLargeError(f"the body is larger than {bytes_max} bytes")
 
     def _refusal(self, error: Exception, claims: Claims | None, request: str) -> Answer:
@@ -146,7 +155,8 @@ class RestEndpoint:
 
     def _rendered(self, rendered: Rendered) -> Answer:
         problem = rendered.problem
-        proxy_status = b"PostgREST; error=" + problem.code.encode("ascii", "replace")
+        # SQL may have raised any text as the code.
+        proxy_status = b"PostgREST; error=" + one_line(problem.code).encode("ascii", "replace")
         headers = [_JSON, (b"proxy-status", proxy_status), *rendered.headers]
         body: Problem | dict[str, str] = problem
         if not self._settings.is_verbose:
@@ -161,24 +171,17 @@ async def _send(send: Send, method: str, answer: Answer, added: list[Header]) ->
     elif method != "HEAD":
         size = len(body) if isinstance(body, bytes) else body.byte_count
         headers.append((b"content-length", b"%d" % size))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body})
-        return
     try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": body})
+            return
         if method != "HEAD":
-            await _send_pieces(send, body)
+            for piece in body.pieces():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                # Nothing waits for a client that reads as fast as this, or has left.
+                await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b""})
-    except TimeoutError:
-        logger.warning("a client took nothing of its answer for %g s", STALLED_S)
     finally:
-        body.close()
-
-
-async def _send_pieces(send: Send, body: Spool) -> None:
-    """Raises TimeoutError."""
-    for piece in body.pieces():
-        async with asyncio.timeout(STALLED_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Nothing waits for a client that reads as fast as this, or has left.
-            await asyncio.sleep(0)
+        if isinstance(answer.body, Spool):
+            answer.body.close()

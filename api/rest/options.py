@@ -1,12 +1,11 @@
 """`OPTIONS`: which methods a relation or a function answers to, whoever asks."""
 
-from butterbase.api.rest.errors import NoTableError
 from butterbase.api.rest.plan.routines import find_routine
+from butterbase.api.rest.plan.tables import find_table
 from butterbase.api.rest.request.incoming import Target
 from butterbase.api.rest.request.parser import read_query
 from butterbase.api.rest.response import Answer
-from butterbase.sql.relations.hints import table_hint
-from butterbase.sql.relations.model import SchemaCache, Volatility
+from butterbase.sql.relations.model import SchemaCache, Table, Volatility
 
 
 def answer(cache: SchemaCache, schema: str, target: Target, query_string: str) -> Answer:
@@ -20,18 +19,11 @@ def answer(cache: SchemaCache, schema: str, target: Target, query_string: str) -
         is_volatile = routine.volatility is Volatility.VOLATILE
         methods = ["OPTIONS", "POST"] if is_volatile else ["OPTIONS", "GET", "HEAD", "POST"]
     else:
-        methods = _of_table(cache, schema, target.name)
-    headers = [(b"allow", ",".join(methods).encode()), (b"access-control-allow-origin", b"*")]
-    return Answer(200, headers, b"")
+        methods = _of_table(find_table(cache, schema, target.name))
+    return Answer(200, [(b"allow", ",".join(methods).encode())], b"")
 
 
-def _of_table(cache: SchemaCache, schema: str, name: str) -> list[str]:
-    table = cache.tables.get((schema, name))
-    if table is None:
-        raise NoTableError(
-            f"Could not find the table '{schema}.{name}' in the schema cache",
-            hint=table_hint(cache, schema, name),
-        )
+def _of_table(table: Table) -> list[str]:
     allowed: dict[str, bool] = {
         "OPTIONS": True,
         "GET": True,

@@ -3,18 +3,14 @@
 https://docs.postgrest.org/en/stable/references/errors.html#raise-errors-with-http-status-codes
 """
 
-import re
-
 import msgspec
 from msgspec import Struct
 
 from butterbase.api.rest.errors import RaisedResponseError, RestError
+from butterbase.api.rest.header_fields import fields_of_sql
 from butterbase.sql.errors import DatabaseError
 
 STATUS_MIN, STATUS_MAX = 200, 599
-
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 
 _DETAIL_HINT = (
     "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key:"
@@ -89,7 +85,7 @@ def _raised(error: DatabaseError) -> RestError:
         return RaisedResponseError(details=details, hint=_DETAIL_HINT)
     try:
         detail = _DETAIL.decode(error.detail)
-        headers = [_header(name, value) for name, value in detail.headers.items()]
+        headers = fields_of_sql(detail.headers)
     except (msgspec.DecodeError, ValueError):
         details = f"Invalid JSON value for DETAIL: '{error.detail}'"
         return RaisedResponseError(details=details, hint=_DETAIL_HINT)
@@ -101,10 +97,3 @@ def _raised(error: DatabaseError) -> RestError:
         hint=message.hint,
         headers=headers,
     )
-
-
-def _header(name: str, value: str) -> tuple[bytes, bytes]:
-    """Raises ValueError for a name that is none. A value has one line."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(name)
-    return name.lower().encode(), _CONTROLS.sub(" ", value).encode()

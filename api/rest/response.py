@@ -1,6 +1,5 @@
 """A plan's answer → status, headers and body, as PostgREST words them. Pure."""
 
-import re
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ from butterbase.api.rest.errors import (
     ResponseHeadersError,
     ResponseStatusError,
 )
+from butterbase.api.rest.header_fields import fields_of_sql, is_value
 from butterbase.api.rest.plan.model import Plan
 from butterbase.api.rest.request.model import CALLS, READS
 from butterbase.api.rest.request.ranges import content_range, range_status
@@ -24,11 +24,6 @@ from butterbase.sql.spool import Spool
 Header: TypeAlias = tuple[bytes, bytes]
 
 _GUC_HEADERS = msgspec.json.Decoder(list[dict[str, str]])
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OF_THE_SERVER = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
-"""Headers of the message as it is sent, which SQL knows nothing of."""
-
-_LINE_END = re.compile(r"[\r\n\0]")
 _TEXTS = msgspec.json.Decoder(list[str | None])
 
 
@@ -155,18 +150,17 @@ def _overridden(status: int, headers: list[Header], outcome: Outcome) -> tuple[i
             given = _GUC_HEADERS.decode(outcome.headers)
         except msgspec.DecodeError as error:
             raise ResponseHeadersError from error
-        added = [_header(header) for header in given]
-        added = [(name, value) for name, value in added if name not in _OF_THE_SERVER]
+        added = [field for header in given for field in _fields(header)]
         names = {name for name, _ in added}
         headers = [(n, v) for n, v in headers if n not in names] + added
     return status, headers
 
 
-def _header(given: dict[str, str]) -> Header:
-    """Raises ResponseHeadersError, for what would end the header or begin another as well."""
-    if len(given) != 1:
+def _fields(given: dict[str, str]) -> list[Header]:
+    """None where the header is the server's own. Raises ResponseHeadersError."""
+    if len(given) != 1 or not all(map(is_value, given.values())):
         raise ResponseHeadersError
-    ((name, value),) = given.items()
-    if not _HEADER_NAME.fullmatch(name) or _LINE_END.search(value):
-        raise ResponseHeadersError
-    return name.lower().encode(), value.encode()
+    try:
+        return fields_of_sql(given)
+    except ValueError as error:
+        raise ResponseHeadersError from error

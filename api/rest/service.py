@@ -4,8 +4,10 @@ A second request of a shape finds its plan by that shape: nothing is planned and
 https://docs.postgrest.org/en/stable/references/api.html
 """
 
-from collections.abc import Sequence
-from typing import Protocol, get_args
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import LiteralString, Protocol, get_args
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +34,7 @@ from butterbase.api.rest.request.incoming import (
     target_of,
 )
 from butterbase.api.rest.request.parser import is_keepable, shape_of
+from butterbase.api.rest.request.payload import LARGE_BYTES
 from butterbase.api.rest.response import Answer, Asked, Outcome, check, explained, respond
 from butterbase.api.rest.settings import RestSettings
 from butterbase.api.rest.sql.parameters import fill
@@ -60,7 +63,7 @@ class RestService:
         # Role and settings, and the pre-request function.
         self._before = 1 if settings.pre_request is None else 2
         self._search_paths = {
-            schema: ", ".join(_quoted(name) for name in (schema, *settings.extra_search_path))
+            schema: _names(", ", (schema, *settings.extra_search_path))
             for schema in settings.schemas
         }
 
@@ -101,7 +104,8 @@ class RestService:
         if not target.name:
             profile = schema if tells_schema else None
             return await self._describe(cache, http, headers, schema, claims, profile)
-        incoming = read_request(http, headers, target, schema, body, tells_schema=tells_schema)
+        read = partial(read_request, http, headers, target, schema, body, tells_schema=tells_schema)
+        incoming = await asyncio.to_thread(read) if len(body) > LARGE_BYTES else read()
         if stopwatch is not None:
             stopwatch.lap("parse")
         plan = self._plan(cache, incoming)
@@ -203,15 +207,15 @@ class RestService:
                 path=http.path,
                 headers=headers.as_json(),
                 cookies=headers.cookies_as_json(),
-                search_path=self._search_paths[schema].encode(),
+                search_path=self._search_paths[schema],
                 is_read_only=is_read_only,
                 before_role=cache.role_settings.get(claims.role, ()),
                 after_role=after_role,
             )
         ]
         if self.settings.pre_request is not None:
-            name = Identifier(*filter(None, self.settings.pre_request))
-            found.append(Statement(SQL("select {}()").format(name).as_bytes(None)))
+            name = _names(".", filter(None, self.settings.pre_request))
+            found.append(Statement(b"select " + name + b"()"))
         return found
 
     def _statements(
@@ -294,5 +298,5 @@ def _isolation(cache: SchemaCache, plan: Plan | None, role: str) -> Isolation | 
     return _ISOLATIONS.get(level or "")
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _names(separator: LiteralString, names: Iterable[str]) -> bytes:
+    return SQL(separator).join(map(Identifier, names)).as_bytes(None)

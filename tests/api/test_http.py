@@ -1,11 +1,14 @@
 """An answer's head and body leave in one write, and nothing is kept longer than a round."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import cast
 
 import httpx
 import pytest
 
+from butterbase.api import http
 from butterbase.api.http import CorkedTransport, HttpProtocol
 from butterbase.api.rest.departures import Receive
 from butterbase.api.rest.endpoint import Scope, Send
@@ -20,6 +23,11 @@ class Written:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.is_closed = False
+        self.is_aborted = False
+        self.untaken_bytes = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.untaken_bytes
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
@@ -28,7 +36,7 @@ class Written:
         self.is_closed = True
 
     def abort(self) -> None:
-        self.is_closed = True
+        self.is_aborted = True
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -85,6 +93,101 @@ async def test_a_head_is_written_before_the_end(written: Written, corked: Corked
 async def test_all_else_is_the_transports(corked: CorkedTransport) -> None:
     assert corked.get_extra_info("socket") == "socket"
     assert corked.pause_reading() == "paused"
+
+
+class Clock:
+    """The part of a loop that is used: its one timer runs when the test says so."""
+
+    def __init__(self) -> None:
+        self.timer: asyncio.TimerHandle | None = None
+        self.run: Callable[[], None] | None = None
+
+    def call_later(self, _delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        self.run = callback
+        self.timer = asyncio.TimerHandle(0, callback, (), asyncio.get_running_loop())
+        return self.timer
+
+    def is_running(self) -> bool:
+        return self.timer is not None and not self.timer.cancelled()
+
+    def strike(self) -> None:
+        assert self.run is not None
+        assert self.is_running()
+        run, self.timer = self.run, None
+        run()
+
+
+async def test_a_client_that_takes_nothing_is_let_go(written: Written) -> None:
+    clock = Clock()
+    corked = CorkedTransport(
+        cast("asyncio.Transport", written), cast("asyncio.AbstractEventLoop", clock)
+    )
+    written.untaken_bytes = 100
+    corked.watch()
+    written.untaken_bytes = 99
+    clock.strike()
+    assert not written.is_aborted
+    clock.strike()
+    assert written.is_aborted
+
+
+async def test_nobody_waits_for_a_client_that_took_all(written: Written) -> None:
+    clock = Clock()
+    corked = CorkedTransport(
+        cast("asyncio.Transport", written), cast("asyncio.AbstractEventLoop", clock)
+    )
+    corked.close()
+    assert not clock.is_running()
+    written.untaken_bytes = 100
+    corked.close()
+    assert clock.is_running()
+    written.untaken_bytes = 0
+    clock.strike()
+    assert not clock.is_running()
+    assert not written.is_aborted
+
+
+class Small(HttpProtocol):
+    """With little room between server and client; tells when its connection is gone."""
+
+    lost: asyncio.Event
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost.set()
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(30_000, False), (100_000, True), (9_000_000, True)])
+async def test_the_connection_of_a_client_that_stalls_is_gone(
+    size: int, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                await send({"type": f"{(await receive())['type']}.complete"})
+            return
+        headers = [(b"content-length", b"%d" % size)]
+        headers += [] if is_kept else [(b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    monkeypatch.setattr(http, "STALLED_S", 0.05)
+
+    class Told(Small):
+        lost = asyncio.Event()
+
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with serving(app, http=Told) as url, asyncio.timeout(30):
+            client.setblocking(False)
+            address = ("127.0.0.1", int(url.rpartition(":")[2]))
+            await asyncio.get_running_loop().sock_connect(client, address)
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await Told.lost.wait()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])

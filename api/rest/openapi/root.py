@@ -24,6 +24,7 @@ _METHODS = ("GET", "HEAD")
 _ACCEPTED = frozenset({OPENAPI.name, JSON, ANY})
 _QUERIES = load_queries("rest")
 _NAMES = msgspec.json.Decoder(list[str])
+_VERSION = version("butterbase")
 _ROUTINES = msgspec.json.Decoder(list[tuple[int, tuple[str, ...]]])
 
 
@@ -74,6 +75,6 @@ def answer(
         tables=tables,
         routines=routines,
         description=None if text is None else text.decode(),
-        version=version("butterbase"),
+        version=_VERSION,
     )
     return Answer(200, headers, body)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from butterbase.api.rest.header_fields import quoted
 from butterbase.api.rest.request.media import MediaType, content_type
 from butterbase.api.rest.request.preferences import Preferences, applied
 
@@ -24,6 +25,6 @@ def plan_headers(
         headers.append((b"preference-applied", preference.encode()))
     if legacy_names:
         pairs = ", ".join(f"`{name}` to `{alias}`" for name, alias in legacy_names)
-        text = _LEGACY.format(pairs).encode("ascii", "replace")
-        headers.append((b"warning", b'299 butterbase "%b"' % text))
+        text = quoted(_LEGACY.format(pairs))
+        headers.append((b"warning", f"299 butterbase {text}".encode("ascii", "replace")))
     return (*headers, VARY)

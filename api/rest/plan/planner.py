@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from butterbase.api.rest.errors import (
     InvalidPreferencesError,
     MaxAffectedRpcError,
-    NoTableError,
 )
 from butterbase.api.rest.plan.changes import Change, needed_columns
 from butterbase.api.rest.plan.headers import plan_headers
@@ -20,6 +19,7 @@ from butterbase.api.rest.plan.model import Argument, Plan
 from butterbase.api.rest.plan.negotiation import OBJECT, negotiate
 from butterbase.api.rest.plan.reading import Reader
 from butterbase.api.rest.plan.routines import find_routine, takes_whole_body
+from butterbase.api.rest.plan.tables import find_table
 from butterbase.api.rest.request.media import MediaType, parse_accept
 from butterbase.api.rest.request.model import CALLS, READS, Page, Request
 from butterbase.api.rest.request.preferences import Preferences, parse_preferences
@@ -29,7 +29,6 @@ from butterbase.api.rest.sql import call, statement
 from butterbase.api.rest.sql.handlers import Builtin, Handler
 from butterbase.api.rest.sql.nodes import Node
 from butterbase.api.rest.sql.parameters import Parameters
-from butterbase.sql.relations.hints import table_hint
 from butterbase.sql.relations.model import Name, Routine, SchemaCache, Table, Volatility
 
 # What of a relation's name stands in a header as it is.
@@ -44,7 +43,7 @@ class Planner(Struct, frozen=True):
         """Raises RestError."""
         if request.action in CALLS:
             return self._call(request, shape)
-        table = self._table(request.schema, request.name)
+        table = find_table(self.cache, request.schema, request.name)
         if request.action == "read":
             return self._read(request, shape, table)
         return self._change(request, shape, table)
@@ -181,15 +180,6 @@ class Planner(Struct, frozen=True):
             is_explained=is_explained,
             arguments=tuple(arguments.values()),
         )
-
-    def _table(self, schema: str, name: str) -> Table:
-        table = self.cache.tables.get((schema, name))
-        if table is None:
-            raise NoTableError(
-                f"Could not find the table '{schema}.{name}' in the schema cache",
-                hint=table_hint(self.cache, schema, name),
-            )
-        return table
 
     def _levels(self, request: Request, shape: Shape) -> Level:
         return levels_of(

@@ -1,7 +1,5 @@
 """A request's headers: looked up by name, and as the JSON objects that SQL functions read."""
 
-from http.cookies import CookieError, SimpleCookie
-
 import msgspec
 
 
@@ -32,16 +30,16 @@ class Headers:
         return msgspec.json.encode({k: v for k, v in self._first.items() if k != "cookie"})
 
     def cookies_as_json(self) -> bytes:
-        """For `request.cookies`; cookies that cannot be read are left out."""
+        """For `request.cookies`: what stands between semicolons, of a name twice the last."""
         text = self._first.get("cookie")
         if text is None:
             return b"{}"
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load(text)
-        except CookieError:
-            return b"{}"
-        return msgspec.json.encode({name: morsel.value for name, morsel in jar.items()})
+        cookies = {}
+        for pair in text.split(";"):
+            name, _, value = pair.partition("=")
+            if name := name.strip():
+                cookies[name] = value.strip()
+        return msgspec.json.encode(cookies)
 
 
 def _text(value: bytes) -> str:

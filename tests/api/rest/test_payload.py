@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from butterbase.api.rest.errors import InvalidPayloadError
 from butterbase.api.rest.request.media import parse_media_type
-from butterbase.api.rest.request.payload import Payload, read_payload
+from butterbase.api.rest.request.payload import LARGE_BYTES, Payload, read_payload
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -64,6 +65,38 @@ DEEP = b"[" * 100_000
 )
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     assert refusal(body) == "Empty or invalid json"
+
+
+@pytest.mark.parametrize("rows", [[{"b": 1, "a": [{}]}], [{}], [{"a": 1}, {"a": None}]])
+def test_many_objects_are_read_as_few_are(rows: list[object]) -> None:
+    few, many = json.dumps(rows).encode(), json.dumps(rows * 100_000).encode()
+    assert len(many) > LARGE_BYTES
+    assert read(many) == Payload(many, read(few).keys)
+    empty = b"[" + b" " * LARGE_BYTES + b"]"
+    assert read(empty) == Payload(b"[]")
+
+
+@pytest.mark.parametrize("last", ['{"b": 1}', '{"a": 1, "b": 1}', "{}", "1", "null", "[]"])
+def test_the_last_of_many_objects_has_the_keys_of_the_first(last: str) -> None:
+    rows = '{"a": 1},' * 100_000
+    assert refusal(f"[{rows}{last}]".encode()) == "All object keys must match"
+
+
+@pytest.mark.parametrize("end", ["", "}]", "{]", ",]", '{"a":\xff}]', "]x", "[" * 100_000])
+def test_many_objects_that_are_not_json_are_refused(end: str) -> None:
+    rows = '{"a": 1},' * 100_000
+    assert refusal(f"[{rows}{end}".encode("latin-1")) == "Empty or invalid json"
+
+
+def test_many_objects_take_little_more_room_than_their_text() -> None:
+    body = b"[" + b",".join([b'{"a":1}'] * 500_000) + b"]"
+    tracemalloc.start()
+    try:
+        read(body)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 12 * len(body)
 
 
 def test_json_for_given_columns_is_left_to_postgres() -> None:

@@ -75,3 +75,10 @@ def test_a_headers_value_is_one_line() -> None:
 @given(st.text(), st.none() | st.text())
 def test_any_texts_are_rendered(message: str, detail: str | None) -> None:
     assert render(DatabaseError("PGRST", message, detail=detail)).status in range(200, 600)
+
+
+def test_what_is_the_servers_sql_does_not_say() -> None:
+    given = {"Content-Length": "9", "transfer-encoding": "chunked", "X-A": "1"}
+    detail = json.dumps({"status": 400, "headers": given})
+    headers = render(DatabaseError("PGRST", MESSAGE, detail=detail)).headers
+    assert headers == [(b"x-a", b"1")]

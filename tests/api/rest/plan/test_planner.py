@@ -249,3 +249,11 @@ def test_only_what_the_row_count_decides_is_checked_before_the_commit() -> None:
 def test_a_media_type_that_nothing_makes_is_refused() -> None:
     with pytest.raises(MediaTypeError, match="image/png"):
         planned("/books", accept="image/png")
+
+
+def test_an_alias_in_a_warning_stays_in_its_line_and_its_quotes() -> None:
+    query = "select=%22a%0A%5C%22b%22:people!books_author(name)&people.name=eq.x"
+    warning = dict(planned("/books", query)[0].headers)[b"warning"]
+    assert warning.startswith(b'299 butterbase "')
+    assert b'`people` to `a \\"b`' in warning
+    assert b"\n" not in warning
