@@ -29,6 +29,11 @@ class ButterbaseError(Exception):
         self.hint = hint
         super().__init__(self.message)
 
+    @property
+    def public_message(self) -> str:
+        """What clients are told."""
+        return self.message
+
 
 class DatabaseError(ButterbaseError):
     """Postgres refused the statement."""
@@ -47,6 +52,11 @@ class DatabaseUnavailableError(ButterbaseError):
     """The database cannot be reached right now."""
 
     code = "database_unavailable"
+
+    @property
+    def public_message(self) -> str:
+        """Without the reason, where libpq names addresses and databases. The log has it."""
+        return (type(self).__doc__ or "").splitlines()[0]
 
 
 class AcquisitionTimeoutError(DatabaseUnavailableError):

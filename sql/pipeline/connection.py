@@ -44,8 +44,13 @@ _CANCELLED_SQLSTATE = "57014"
 _QUERY, _CHUNKED, _CONTROL = Kind.QUERY, Kind.CHUNKED, Kind.CONTROL
 
 
+_SPENT_SQLSTATES = frozenset({"25001", "42P05"})
+"""Of a session in which a function left its default to be read-only, or a statement with a name of
+ours: no transaction that wants the other would succeed there any more."""
+
+
 class StaleError(DatabaseError):
-    """A statement prepared earlier failed as one that DDL has overtaken would."""
+    """A statement was not begun, since DDL has overtaken it after it was prepared."""
 
 
 Results: TypeAlias = "asyncio.Future[list[Result]]"
@@ -92,6 +97,7 @@ class Connection:
         self._error: Exception | None = None
         self._is_stale = False  # as which the error may have come about
         self._full: SpoolFullError | None = None  # for which we cancel it ourselves
+        self._is_spent = False
         self._is_paused = False
         self._done: Results | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -116,7 +122,7 @@ class Connection:
         self._full = None
         push = self._sender.push
         try:
-            self._sender.begin(_texts(statements, frame) if anew else ())
+            self._sender.begin({statement.text for statement in statements} if anew else ())
             if frame is not None:
                 push(frame.begin, (), _CONTROL)
             for statement in statements:
@@ -179,7 +185,7 @@ class Connection:
         self._cancelling = None
         if not self.is_closed:
             self._resume()
-            self._release(self)
+            self._let_go()
 
     def _pause(self) -> None:
         """Read nothing until the server knows that it is to stop."""
@@ -210,6 +216,8 @@ class Connection:
     def _on_readable(self) -> None:
         try:
             self._pgconn.consume_input()
+            while self._pgconn.notifies() is not None:
+                pass  # a function listened, but nobody here does
             self._read_results()
         except psycopg.Error as error:
             self.close(DatabaseUnavailableError(str(error)))
@@ -264,7 +272,8 @@ class Connection:
         self._sender.on_refused(step)
         if status != _PIPELINE_ABORTED:
             self._error = error = _error(result)
-            self._is_stale = step.is_stale(error.sqlstate)
+            self._is_spent = error.sqlstate in _SPENT_SQLSTATES and not _has_context(result)
+            self._is_stale = self._sender.is_stale(step, result)
 
     def _take_piece(self, row: "PGresult") -> None:
         assert self._done is not None
@@ -298,13 +307,13 @@ class Connection:
         if self._error is not None:
             self._pgconn.pipeline_sync()  # nothing else is heard before it
         elif self._done.cancelled():
-            self._sender.roll_back()
+            self._end(b"rollback")
         else:
             try:
                 self._frame.check(self._results)
             except Exception as error:
                 self._error = error
-                self._sender.roll_back()
+                self._end(b"rollback")
             else:
                 self._end(*self._frame.end)
         self._flush()
@@ -313,7 +322,7 @@ class Connection:
         """Whether the transaction is over."""
         if self._frame is not None and self._pgconn.transaction_status != _IDLE:
             # One of its statements failed, and with it what was to end it.
-            self._sender.roll_back()
+            self._end(b"rollback")
             self._flush()
             return False
         self._finish()
@@ -330,9 +339,15 @@ class Connection:
                 done.set_exception(self._refusal(error))
         self._drop_results()
         if self._cancelling is None:
-            self._release(self)
+            self._let_go()
         else:
             self._over.set()
+
+    def _let_go(self) -> None:
+        if self._is_spent:
+            self.close(DatabaseUnavailableError("the session is of no more use"))
+        else:
+            self._release(self)
 
     def _refusal(self, error: Exception) -> Exception:
         if not isinstance(error, DatabaseError):
@@ -354,15 +369,15 @@ class Connection:
         self._first, self._body = None, b""
 
 
-def _texts(statements: Sequence[Statement], frame: Frame | None) -> set[bytes]:
-    texts = {statement.text for statement in statements}
-    return texts if frame is None else texts | {frame.begin, *frame.end}
-
-
 def _close_bodies(results: list[Result]) -> None:
     for result in results:
         if isinstance(result.body, Spool):
             result.body.close()
+
+
+def _has_context(result: "PGresult") -> bool:
+    """Whether it is a function that failed."""
+    return result.error_field(pq.DiagnosticField.CONTEXT) is not None
 
 
 def _error(result: "PGresult") -> DatabaseError:

@@ -77,8 +77,13 @@ class Executor:
         """Run the statements in one transaction as the login role; answer a result for each.
 
         `check` sees the results before they are committed; what it raises undoes them and is
-        raised here. It may be asked twice, of two tries. `is_rolled_back` undoes them in any case,
-        after the deferred constraints were checked.
+        raised here. `is_rolled_back` undoes them in any case, after the deferred constraints were
+        checked.
+
+        Where the server refuses to begin with a statement, as it was prepared before DDL, the
+        transaction is run again with all prepared anew: what stood before that statement, and was
+        undone, runs once more. A statement that fails when it runs is not run again, whatever its
+        error.
 
         Raises DatabaseError when Postgres refuses one (nothing is kept then), and
         DatabaseUnavailableError when it cannot be reached, AcquisitionTimeoutError when all

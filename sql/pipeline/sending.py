@@ -4,6 +4,7 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUE
 """
 
 import enum
+import re
 from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -14,29 +15,46 @@ from psycopg import pq
 from butterbase.sql.pipeline.statement import Parameters
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
+
+PREPARED_TEXT_MAX = 16 * 1024
+"""Bytes of a text that is prepared by name: a longer one is rarely asked for twice."""
+
+PREPARED_BYTES_MAX = 256 * 1024
+"""Of all texts that a connection has prepared. What the server keeps for one, its plan above all,
+is about a hundred times as large."""
+
+_SQLSTATE = pq.DiagnosticField.SQLSTATE
+_CONTEXT = pq.DiagnosticField.CONTEXT
+_POSITION = pq.DiagnosticField.STATEMENT_POSITION
+_SOURCE = pq.DiagnosticField.SOURCE_FUNCTION
 
 _TEXT = int(pq.Format.TEXT)
 _BINARY = int(pq.Format.BINARY)
 
-# What a statement that was prepared before DDL may fail with: its parameters keep the types that
-# columns had.
-_OVERTAKEN_SQLSTATES = frozenset({"0A000", "22003", "22P02", "42804", "42883"})
-# A pooler or DISCARD dropped it.
-_MISSING_SQLSTATE = "26000"
+_MISSING_SQLSTATE = b"26000"
+"""A pooler or DISCARD dropped it."""
+_RESULT_CHANGED_SQLSTATE = b"0A000"
+_TYPES_CHANGED_SQLSTATES = frozenset({b"42804", b"42883"})
+_OF_VALUES = b"22"
+
+# A parameter of a portal, without the colon that stands before all parameters of one that runs, in
+# whatever language the server speaks.
+_OF_PARAMETER = re.compile(rb"[^:$]*\$\d")
 
 
 class Kind(enum.Enum):
     QUERY = enum.auto()
     CHUNKED = enum.auto()
     CONTROL = enum.auto()
-    """A statement of ours, whose result nobody asks for."""
+    """A statement of ours, whose result nobody asks for. It is not prepared by name, so that it
+    works where all that was has been dropped."""
     PREPARE = enum.auto()
     CLOSE = enum.auto()
 
 
 # Looking up a member of an enum takes longer than all else that is done with it.
-_CHUNKED, _PREPARE, _CLOSE = Kind.CHUNKED, Kind.PREPARE, Kind.CLOSE
+_CHUNKED, _CONTROL, _PREPARE, _CLOSE = Kind.CHUNKED, Kind.CONTROL, Kind.PREPARE, Kind.CLOSE
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -48,23 +66,35 @@ class Step(Struct, frozen=True, gc=False):
     is_reused: bool = False
     """Whether an earlier transaction prepared it."""
 
-    def is_stale(self, sqlstate: str) -> bool:
-        """Whether it may have failed only because it was prepared earlier."""
-        if not self.is_reused:
-            return False
-        if sqlstate == _MISSING_SQLSTATE:
-            return True
-        return self.kind is not Kind.CONTROL and sqlstate in _OVERTAKEN_SQLSTATES
+
+def _never_ran(result: "PGresult", sqlstate: bytes) -> bool:
+    """Whether the server refused to begin with it, as it does when DDL has overtaken it: it was
+    parsed with the types that columns had.
+
+    A function that fails when it is called may have done what no rollback undoes, so its own errors
+    must be told apart: they have the function as their outermost context, and no place in our text.
+    """
+    context = result.error_field(_CONTEXT)
+    if sqlstate == _MISSING_SQLSTATE:
+        return context is None
+    if sqlstate == _RESULT_CHANGED_SQLSTATE:
+        return context is None and result.error_field(_SOURCE) == b"RevalidateCachedQuery"
+    if sqlstate in _TYPES_CHANGED_SQLSTATES:
+        return result.error_field(_POSITION) is not None
+    outermost = (context or b"").rpartition(b"\n")[2]
+    return sqlstate.startswith(_OF_VALUES) and _OF_PARAMETER.match(outermost) is not None
 
 
 class Sender:
-    """Statements are prepared once, and of those the ones last used are kept."""
+    """Statements are prepared once, and of those the ones last used are kept; long ones never."""
 
     def __init__(self, pgconn: "PGconn", *, prepared_count_max: int) -> None:
         """With 0 nothing is prepared, so that a pooler may lend a session by transaction."""
         self._pgconn = pgconn
         self._prepared_count_max = prepared_count_max
+        self._text_max = PREPARED_TEXT_MAX if prepared_count_max else -1
         self._prepared: OrderedDict[bytes, bytes] = OrderedDict()
+        self._prepared_bytes = 0
         self._prepared_ordinal = 0
         self._new: set[bytes] = set()  # texts that this transaction prepared
         self._unclosed: list[bytes] = []
@@ -78,48 +108,67 @@ class Sender:
             names, self._unclosed = self._unclosed, []
             self._close(names)
         if anew:
-            self._close([self._prepared.pop(text) for text in {*anew} & self._prepared.keys()])
+            self._close([self._forget(text) for text in {*anew} & self._prepared.keys()])
 
     def push(self, text: bytes, parameters: Parameters, kind: Kind) -> None:
-        if self._prepared_count_max == 0:
+        name = self._prepared.get(text)
+        if name is not None:
+            self._prepared.move_to_end(text)
+        elif len(text) <= self._text_max and kind is not _CONTROL:
+            name = self._prepare(text)
+        else:
             self._pgconn.send_query_params(
                 text, parameters, result_format=_BINARY if kind is _CHUNKED else _TEXT
             )
             self.expected.append(Step(kind, text))
             return
-        name = self._prepared.get(text)
-        if name is None:
-            name = self._prepare(text)
-        else:
-            self._prepared.move_to_end(text)
         if kind is _CHUNKED:
             self._pgconn.send_query_prepared(name, parameters, result_format=_BINARY)
         else:
             self._pgconn.send_query_prepared(name, parameters)
         self.expected.append(Step(kind, text, text not in self._new))
 
-    def roll_back(self) -> None:
-        """Not prepared: it must work also where all that was has been dropped."""
-        self._pgconn.send_query_params(b"rollback", None)
-        self.expected.append(Step(Kind.CONTROL, b"rollback"))
-        self._pgconn.pipeline_sync()
-
     def on_refused(self, step: Step) -> None:
         """Its result says that the server refused it, or passed over it after an earlier error."""
         if step.kind is _PREPARE:
-            self._prepared.pop(step.subject, None)
+            if step.subject in self._prepared:
+                self._forget(step.subject)
         elif step.kind is _CLOSE:
             self._unclosed.append(step.subject)
 
+    def is_stale(self, step: Step, result: "PGresult") -> bool:
+        """Whether it failed because it was prepared earlier, and before anything of it ran.
+
+        Where that may be, it is prepared anew the next time: not all servers tell of which
+        parameter an error is.
+        """
+        if not step.is_reused:
+            return False
+        sqlstate = result.error_field(_SQLSTATE) or b""
+        is_stale = _never_ran(result, sqlstate)
+        may_be = is_stale or sqlstate.startswith(_OF_VALUES)
+        if may_be and step.subject in self._prepared:
+            self._unclosed.append(self._forget(step.subject))
+        return is_stale
+
     def _prepare(self, text: bytes) -> bytes:
-        if len(self._prepared) >= self._prepared_count_max:
-            self._close([self._prepared.popitem(last=False)[1]])
+        self._prepared_bytes += len(text)
+        while (
+            len(self._prepared) >= self._prepared_count_max
+            or self._prepared_bytes > PREPARED_BYTES_MAX
+        ):
+            self._close([self._forget(next(iter(self._prepared)))])
         self._prepared_ordinal += 1
-        name = self._prepared[text] = b"s%d" % self._prepared_ordinal
+        name = self._prepared[text] = b"butterbase_%d" % self._prepared_ordinal
         self._new.add(text)
         self._pgconn.send_prepare(name, text)
         self.expected.append(Step(_PREPARE, text))
         return name
+
+    def _forget(self, text: bytes) -> bytes:
+        """The name that it had."""
+        self._prepared_bytes -= len(text)
+        return self._prepared.pop(text)
 
     def _close(self, names: Collection[bytes]) -> None:
         for name in names:

@@ -23,7 +23,8 @@ PIECE_BYTES = 128 * 1024
 
 
 class Statement(Struct, frozen=True):
-    """SQL text with `$1` parameters in text format; equal texts are prepared once a connection."""
+    """SQL text with `$1` parameters in text format; equal texts, unless they are long, are prepared
+    once a connection."""
 
     text: bytes
     parameters: Parameters = ()

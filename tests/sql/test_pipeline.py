@@ -8,6 +8,7 @@ from butterbase.sql.claims import ANON, SERVICE_ROLE, Claims, claims_for_role
 from butterbase.sql.cluster import app_authenticator
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.pipeline.connection import Connection
 from tests.installation import Installation
 from tests.postgres import Database
 
@@ -202,3 +203,55 @@ async def test_an_unreachable_server_is_unavailable() -> None:
     executor = Executor("host=127.0.0.1 port=1 dbname=x user=x")
     with pytest.raises(DatabaseUnavailableError):
         await executor.run(Statement(b"select 1"))
+
+
+async def test_a_session_that_became_read_only_is_given_up(database: Database) -> None:
+    executor = Executor(database.dsn, connection_count_max=1)
+    (name,) = await executor.run(Statement(b"select current_user"))
+    me = Claims(role=(name.value() or b"").decode(), json="{}")
+    write = Statement(b"create table if not exists t (i int)")
+    default = Statement(b"select set_config('default_transaction_read_only', 'on', false)")
+    await executor.run_as(me, default)
+    with pytest.raises(DatabaseError) as refused:
+        await executor.run_as(me, write)
+    assert refused.value.sqlstate == "25001"
+    await executor.run_as(me, write)
+    await executor.close()
+
+
+async def test_a_session_with_a_statement_of_our_name_is_given_up(database: Database) -> None:
+    executor = Executor(database.dsn, connection_count_max=1)
+    await executor.run(Statement(b"select 1"))
+    names = Statement(b"select name from pg_prepared_statements order by 1")
+    last = (await executor.run(names))[0].rows()[-1][0] or b""
+    prefix, ordinal = last.rsplit(b"_", 1)
+    # The next but one: this statement has the next.
+    taken = b"prepare %b_%d as select 2" % (prefix, int(ordinal) + 2)
+    await executor.run(Statement(taken))
+    with pytest.raises(DatabaseError) as refused:
+        await executor.run(Statement(b"select 3"))
+    assert refused.value.sqlstate == "42P05"
+    (result,) = await executor.run(Statement(b"select 3"))
+    assert result.value() == b"3"
+    await executor.close()
+
+
+async def test_notifications_are_dropped(executor: Executor) -> None:
+    connections: list[Connection] = []
+    release = executor._release
+
+    def seen(connection: Connection) -> None:
+        connections.append(connection)
+        release(connection)
+
+    executor._release = seen  # type: ignore[method-assign]
+    await executor.run(Statement(b"listen foo"))
+    for i in range(100):
+        notify = Statement(b"select pg_notify('foo', $1)", (b"%d" % i,))
+        (result,) = await executor.run(notify)
+        assert result.row_count == 1
+    # Those of the last answer are dropped with the next.
+    await executor.run(Statement(b"select 1"))
+    await executor.run(Statement(b"select 1"))
+    pgconn = connections[-1]._pgconn
+    assert pgconn.notifies() is None

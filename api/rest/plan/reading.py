@@ -7,6 +7,7 @@ from msgspec import Struct
 from butterbase.api.rest.errors import (
     AggregatesDisabledError,
     NotImplementedYetError,
+    QueryStringError,
     RelatedOrderError,
 )
 from butterbase.api.rest.plan.levels import Level, not_embedded
@@ -22,12 +23,21 @@ from butterbase.api.rest.sql.nodes import (
     Order,
     Output,
     Test,
-    exports,
+    carried_count,
+    gives_aggregate,
 )
 from butterbase.sql.relations.model import Name, SchemaCache, Table
 
 ALIAS_LENGTH_MAX = 58
 """Of a relation's name in an alias, so that the depth behind it is not cut off at 63 bytes."""
+
+
+OUTPUT_COUNT_MAX = 1664
+"""Of the columns of one level, as Postgres has it, with `*` spelled out."""
+
+CARRIED_COUNT_MAX = 2000
+"""Of the columns that spreads give to the levels above them, counted on each such level, since the
+statement names them on each."""
 
 
 class Reader(Struct, frozen=True):
@@ -42,7 +52,12 @@ class Reader(Struct, frozen=True):
         """Raises RestError. `source`: a CTE that stands for the table."""
         if not self.aggregates_enabled:
             _refuse_aggregates(root)
-        return self._node(root, table, table[1], source or table, None, 0, is_expanded=False)
+        node = self._node(root, table, table[1], source or table, None, 0, is_expanded=False)
+        if carried_count(node) > CARRIED_COUNT_MAX:
+            raise QueryStringError(
+                f"The spreads of the request carry more than {CARRIED_COUNT_MAX} columns"
+            )
+        return node
 
     def _node(
         self,
@@ -59,7 +74,7 @@ class Reader(Struct, frozen=True):
         is_spread_of_many = link is not None and link.is_spread and not link.is_to_one
         is_expanded = is_expanded or is_spread_of_many or any(f.aggregate for f in level.fields)
         children = self._children(level, table, alias, depth + 1, is_expanded)
-        if not is_expanded and any(_gives_aggregate(c) for c in children):
+        if not is_expanded and any(gives_aggregate(c) for c in children):
             is_expanded = True
         columns = Columns(self.cache, self.cache.tables.get(table))
         node = Node(
@@ -78,7 +93,7 @@ class Reader(Struct, frozen=True):
             link=link,
         )
         if is_spread_of_many and (
-            any(o.aggregate for o in node.outputs) or any(_gives_aggregate(c) for c in children)
+            any(o.aggregate for o in node.outputs) or any(gives_aggregate(c) for c in children)
         ):
             raise NotImplementedYetError(
                 details="Aggregates are not implemented for one-to-many or many-to-many spreads."
@@ -131,6 +146,10 @@ class Columns(Struct, frozen=True):
                 found += self._all(is_spread)
             else:
                 found.append(self._output(asked, is_spread=is_spread))
+            if len(found) > OUTPUT_COUNT_MAX:
+                raise QueryStringError(
+                    f"A relation of the request has more than {OUTPUT_COUNT_MAX} columns"
+                )
         return tuple(found)
 
     def compared(self, field: Field, *, by_text_search: bool = False) -> Column:
@@ -244,10 +263,6 @@ def _alias(name: str, depth: int, taken: Collection[str]) -> str:
     short = f"{name.encode()[:ALIAS_LENGTH_MAX].decode('utf-8', 'ignore')}_{depth}"
     numbered = (f"{short}_{count}" for count in range(len(taken), 2 * len(taken) + 1))
     return next(alias for alias in (short, *numbered) if alias not in taken)
-
-
-def _gives_aggregate(child: Node) -> bool:
-    return child.defers_aggregates and any(e.aggregate for e in exports(child))
 
 
 def _refuse_aggregates(level: Level) -> None:

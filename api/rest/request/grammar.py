@@ -10,7 +10,7 @@ from typing import Literal, NoReturn, TypeAlias, cast
 
 from msgspec import structs
 
-from butterbase.api.rest.errors import QueryStringError
+from butterbase.api.rest.request.limits import Selected, Tally, check_depth, json_steps, order_terms
 from butterbase.api.rest.request.syntax import (
     Aggregate,
     Condition,
@@ -24,13 +24,7 @@ from butterbase.api.rest.request.syntax import (
     SelectItem,
     SelectRelation,
 )
-from butterbase.sql.filters import (
-    IDENTIFIER,
-    Operation,
-    array_literal,
-    read_list,
-    read_operation,
-)
+from butterbase.sql.filters import IDENTIFIER, Operation, array_literal, read_list, read_operation
 from butterbase.sql.scanner import (
     Fault,
     Reader,
@@ -44,9 +38,6 @@ from butterbase.sql.scanner import (
 Join: TypeAlias = Literal["inner", "left"]
 Direction: TypeAlias = Literal["asc", "desc"]
 Nulls: TypeAlias = Literal["first", "last"]
-
-NESTING_MAX = 50
-"""Of embedded relations, and of logic: what stays far from Python's own limit."""
 
 _KEY = r"[^(\-:.,>)]+"
 _NAME = re.compile(rf"{IDENTIFIER}(?:-(?!>){IDENTIFIER})*")
@@ -62,11 +53,9 @@ _VALUE = re.compile(
 )
 
 
-def read_select(scanner: Scanner, depth: int = 0) -> tuple[SelectItem, ...]:
+def read_select(scanner: Scanner) -> tuple[SelectItem, ...]:
     """`id,total:amount.sum(),clients!inner(name),...rest(*)`; none is one possibility."""
-    _check_depth(depth)
-    read = partial(_select_item, depth=depth)
-    return tuple(scanner.optional(lambda _: scanner.separated(_comma, read)) or ())
+    return _select_items(scanner, 0, Selected())
 
 
 def read_columns(scanner: Scanner) -> tuple[str, ...]:
@@ -75,7 +64,8 @@ def read_columns(scanner: Scanner) -> tuple[str, ...]:
 
 def read_order(scanner: Scanner) -> tuple[OrderTerm, ...]:
     """`name.desc.nullslast,clients(name)`"""
-    return tuple(scanner.separated(lambda s: s.character(","), _order_term))
+    read = partial(_order_term, tally=order_terms())
+    return tuple(scanner.separated(lambda s: s.character(","), read))
 
 
 def read_tree_path(scanner: Scanner) -> tuple[Path, Field]:
@@ -96,7 +86,7 @@ def read_logic(scanner: Scanner, values: list[str], depth: int = 0) -> Condition
     group = _GROUP_START.match(scanner.text, scanner.position)
     if not group:
         return scanner.first_of(trying(partial(_logic_filter, values=values)), _refuse_group)
-    _check_depth(depth)
+    check_depth(depth)
     scanner.move_to(group.end())
     scanner.could_continue()
     terms = scanner.separated(_comma, partial(read_logic, values=values, depth=depth + 1))
@@ -121,11 +111,6 @@ def read_name(scanner: Scanner) -> str:
 def adapted(operation: Operation, value: str) -> str:
     """The value as Postgres reads it."""
     return value.replace("*", "%") if operation.operator in ("like", "ilike") else value
-
-
-def _check_depth(depth: int) -> None:
-    if depth > NESTING_MAX:
-        raise QueryStringError(f"The query string nests deeper than {NESTING_MAX} levels")
 
 
 def _expect_dash(scanner: Scanner, *expected: str, is_first: bool = True) -> None:
@@ -175,9 +160,11 @@ def _field(scanner: Scanner) -> Field:
 
 
 def _json_path(scanner: Scanner) -> tuple[JsonStep, ...]:
-    steps = []
+    steps: list[JsonStep] = []
+    tally = json_steps()
     while arrow := scanner.any_word("->>", "->"):
         key, is_index = scanner.first_of(trying(_json_index), trying(_json_key))
+        tally.add()
         steps.append(JsonStep(key, is_index, as_text=arrow == "->>"))
     return tuple(steps)
 
@@ -202,22 +189,32 @@ def _json_key(scanner: Scanner) -> tuple[str, bool]:
     return scanner.refuse("any non reserved character different from: .,>()")
 
 
-def _select_item(scanner: Scanner, depth: int) -> SelectItem:
+def _select_items(scanner: Scanner, depth: int, selected: Selected) -> tuple[SelectItem, ...]:
+    check_depth(depth)
+    read = partial(_select_item, depth=depth, selected=selected)
+    return tuple(scanner.optional(lambda _: scanner.separated(_comma, read)) or ())
+
+
+def _select_item(scanner: Scanner, depth: int, selected: Selected) -> SelectItem:
+    selected.items.add()
     plain = _PLAIN_COLUMN.match(scanner.text, scanner.position)
     if plain:  # the comma is read next, so nothing need be known of how else it could go on
         scanner.move_to(plain.end())
         return SelectField(Field(plain[0]))
     return scanner.first_of(
-        partial(_embedded, head=_spread_head, depth=depth),
-        partial(_embedded, head=_relation_head, depth=depth),
+        partial(_embedded, head=_spread_head, depth=depth, selected=selected),
+        partial(_embedded, head=_relation_head, depth=depth, selected=selected),
         _select_field,
     )
 
 
-def _embedded(scanner: Scanner, head: Reader[SelectRelation], depth: int) -> SelectItem:
+def _embedded(
+    scanner: Scanner, head: Reader[SelectRelation], depth: int, selected: Selected
+) -> SelectItem:
     relation = scanner.attempt(head)
     scanner.character("(")
-    select = read_select(scanner, depth + 1)
+    selected.relations.add()
+    select = _select_items(scanner, depth + 1, selected)
     scanner.character(")")
     return structs.replace(relation, select=select)
 
@@ -308,7 +305,8 @@ def _aggregate(scanner: Scanner) -> Aggregate:
     return cast("Aggregate", name)
 
 
-def _order_term(scanner: Scanner) -> OrderTerm:
+def _order_term(scanner: Scanner, tally: Tally) -> OrderTerm:
+    tally.add()
     scanner.blanks()
     term = scanner.first_of(trying(_related_term), _own_term)
     scanner.blanks()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from butterbase.api.rest.sql.nodes import Column, Condition, EmbedTest, Group, Test
 from butterbase.api.rest.sql.parameters import Parameters
@@ -77,10 +77,11 @@ def column_of(alias: Composable, column: Column) -> Composable:
     if column.path:
         if not column.is_json:
             expression = SQL("to_jsonb({})").format(expression)
+        steps = [expression]
         for step in column.path:
-            arrow = SQL("->>" if step.as_text else "->")
             key = SQL("{}::int" if step.is_index else "{}").format(Literal(step.key))
-            expression = expression + arrow + key
+            steps += [SQL("->>" if step.as_text else "->"), key]
+        expression = Composed(steps)
     return expression
 
 

@@ -155,11 +155,21 @@ def exports(node: Node) -> tuple[Export, ...]:
 
 def is_aggregated(node: Node) -> bool:
     """Whether the level's rows are groups."""
-    if node.defers_aggregates:
-        return False
-    return any(o.aggregate for o in node.outputs) or any(
-        e.aggregate
-        for child in node.children
-        if child.link is not None and child.defers_aggregates
-        for e in exports(child)
-    )
+    return not node.defers_aggregates and _asks_aggregate(node)
+
+
+def gives_aggregate(node: Node) -> bool:
+    """Whether the level above has an aggregate by it."""
+    return node.defers_aggregates and _asks_aggregate(node)
+
+
+def _asks_aggregate(node: Node) -> bool:
+    return any(o.aggregate for o in node.outputs) or any(map(gives_aggregate, node.children))
+
+
+def carried_count(node: Node, spread_depth: int = 0) -> int:
+    """Columns that spreads give to the levels above them, counted on each such level."""
+    if node.link is not None:
+        spread_depth = spread_depth + 1 if node.link.is_spread else 0
+    own = len(node.outputs) + sum(not c.link.is_spread for c in node.children if c.link)
+    return own * spread_depth + sum(carried_count(child, spread_depth) for child in node.children)

@@ -18,7 +18,7 @@ from butterbase.api.rest.sql.nodes import (
     is_aggregated,
 )
 from butterbase.api.rest.sql.parameters import Parameters
-from butterbase.sql.relations.model import ComputedRelationship, Relationship
+from butterbase.api.rest.sql.sources import source_of, ties_of
 
 _GRAMMAR_TYPES = frozenset(
     {
@@ -60,10 +60,10 @@ def select(node: Node, parameters: Parameters) -> Composed:
     outputs = _outputs(node)
     if node.link is not None and node.is_spread_of_many:
         outputs += [_order_output(node, n, term) for n, term in enumerate(node.order)]
-    clauses = [SQL("select ") + SQL(", ").join(outputs), _from(node)]
+    clauses = [SQL("select ") + SQL(", ").join(outputs), source_of(node)]
     clauses += [_join(child, parameters) for child in node.children]
     conditions = [_condition(node, c, parameters) for c in node.conditions]
-    conditions += _joined(node)
+    conditions += ties_of(node)
     if conditions:
         clauses.append(SQL("where ") + SQL(" and ").join(conditions))
     if is_aggregated(node):
@@ -71,22 +71,6 @@ def select(node: Node, parameters: Parameters) -> Composed:
     if node.order and not node.is_spread_of_many:
         clauses.append(SQL("order by ") + SQL(", ").join(_order(node, t) for t in node.order))
     clauses += _page(node, parameters)
-    return SQL(" ").join(clauses)
-
-
-def select_count(node: Node, parameters: Parameters) -> Composed:
-    """One row for each row of the level, whatever its page; embedded relations that are required
-    or asked about are looked for, not joined."""
-    conditions = [_condition(node, c, parameters, is_counted=True) for c in node.conditions]
-    conditions += _joined(node)
-    conditions += [
-        SQL("exists ({})").format(select_count(child, parameters))
-        for child in node.children
-        if child.link is not None and child.link.is_inner
-    ]
-    clauses: list[Composable] = [SQL("select 1"), _from(node)]
-    if conditions:
-        clauses.append(SQL("where ") + SQL(" and ").join(conditions))
     return SQL(" ").join(clauses)
 
 
@@ -170,52 +154,7 @@ def _group_by(node: Node) -> list[Composable]:
     return [SQL("group by " + ", ".join(map(str, places)))] if places else []
 
 
-# Where the rows come from
-
-
-def _from(node: Node) -> Composable:
-    alias = Identifier(node.alias)
-    relationship = node.link.relationship if node.link else None
-    if isinstance(relationship, ComputedRelationship):
-        assert node.link is not None
-        return SQL("from {}({}::{}) as {}").format(
-            Identifier(*relationship.function),
-            Identifier(node.link.parent_alias),
-            Identifier(*relationship.table),
-            alias,
-        )
-    source = SQL("from {} as {}").format(_name(node.source), alias)
-    if relationship is None or relationship.junction is None:
-        return source
-    junction = relationship.junction
-    joined = _junction_alias(node)
-    on = [
-        SQL("{}.{} = {}.{}").format(alias, Identifier(own), joined, Identifier(theirs))
-        for own, theirs in junction.target
-    ]
-    return source + SQL(" join {} as {} on {}").format(
-        Identifier(*junction.table), joined, SQL(" and ").join(on)
-    )
-
-
-def _joined(node: Node) -> list[Composable]:
-    """The conditions that tie a row to its parent's."""
-    if node.link is None or not isinstance(node.link.relationship, Relationship):
-        return []
-    parent, relationship = Identifier(node.link.parent_alias), node.link.relationship
-    if relationship.junction is not None:
-        alias, pairs = _junction_alias(node), relationship.junction.source
-    else:
-        alias, pairs = Identifier(node.alias), relationship.columns
-    return [
-        SQL("{}.{} = {}.{}").format(alias, Identifier(theirs), parent, Identifier(own))
-        for own, theirs in pairs
-    ]
-
-
-def _junction_alias(node: Node) -> Identifier:
-    assert node.link is not None
-    return Identifier(f"{node.alias}_junction")
+# Levels below
 
 
 def _join(child: Node, parameters: Parameters) -> Composable:
@@ -261,14 +200,9 @@ def _gathered(child: Node, alias: Identifier, rows: Composable) -> Composable:
 # Conditions
 
 
-def _condition(
-    node: Node, condition: Condition, parameters: Parameters, *, is_counted: bool = False
-) -> Composable:
+def _condition(node: Node, condition: Condition, parameters: Parameters) -> Composable:
     def test_embedded(test: EmbedTest) -> Composable:
         child = node.children[test.child]
-        if is_counted:  # nothing is joined
-            text = "not exists ({})" if test.is_null else "exists ({})"
-            return SQL(text).format(select_count(child, parameters))
         assert child.link is not None
         alias: Composable = Identifier(child.link.alias)
         if not child.link.is_to_one:
@@ -324,11 +258,6 @@ def _page(node: Node, parameters: Parameters) -> list[Composable]:
 
 
 # Small parts
-
-
-def _name(name: tuple[str, str]) -> Identifier:
-    """A name whose schema is empty is a CTE's."""
-    return Identifier(*name) if name[0] else Identifier(name[1])
 
 
 def _named(expression: Composable, alias: "str | Identifier") -> Composed:

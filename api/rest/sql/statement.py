@@ -11,10 +11,11 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from butterbase.api.rest.request.media import PlanOptions
 from butterbase.api.rest.sql.call import SCALAR
 from butterbase.api.rest.sql.change import INSERTED
+from butterbase.api.rest.sql.count import select_count
 from butterbase.api.rest.sql.handlers import Builtin, Handler
 from butterbase.api.rest.sql.nodes import Node
 from butterbase.api.rest.sql.parameters import Parameters
-from butterbase.api.rest.sql.select import select, select_count
+from butterbase.api.rest.sql.select import select
 from butterbase.sql.pipeline import in_pieces
 from butterbase.sql.relations.model import MediaHandler, Routine, Table
 

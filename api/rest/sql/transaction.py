@@ -22,6 +22,10 @@ _ALWAYS = (
 )
 
 
+_CLEARED = ("response.status", "response.headers")
+"""A function may have set them for the session, and so for the answers to others."""
+
+
 def become(
     claims: Claims,
     *,
@@ -60,4 +64,5 @@ def _text(before: tuple[str, ...], after: tuple[str, ...]) -> bytes:
         SQL("set_config({}, {}, true) is null").format(Literal(name), SQL(f"${ordinal:d}"))
         for ordinal, name in enumerate((*before, *_ALWAYS, *after), start=1)
     ]
+    settings += [SQL("set_config({}, '', true) is null").format(Literal(n)) for n in _CLEARED]
     return (SQL("select ") + SQL(", ").join(settings)).as_bytes(None)

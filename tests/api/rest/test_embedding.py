@@ -207,6 +207,53 @@ async def test_embedded_rows_decide_over_those_above(rest: Rest, path: str, ids:
     assert answer.headers["content-range"].endswith(f"/{len(ids)}")
 
 
+@pytest.mark.parametrize(
+    ("embedding", "tests", "count"),
+    [
+        ("p:{name}!inner", ["p=not.is.null", "p=not.is.null"], 4),
+        ("p:{name}", ["or=(p.not.is.null,id.gt.0)", "or=(p.is.null,p.not.is.null)"], 5),
+        ("p:{name}", ["not.or=(p.is.null,id.lt.0)", "p=not.is.null"], 4),
+    ],
+)
+async def test_rows_are_counted_at_any_depth(
+    rest: Rest, embedding: str, tests: list[str], count: int
+) -> None:
+    depth, select, path, asked = 40, "", "", []
+    for level in range(depth):
+        select += f"id,{embedding.format(name='projects' if level % 2 else 'clients')}("
+        asked += [path + test for test in tests]
+        path += "p."
+    answer = await rest.get(
+        f"projects?select={select}id{')' * depth}&{'&'.join(asked)}&limit=1&order=id",
+        prefer="count=exact",
+    )
+    assert answer.status_code == 206, answer.text
+    assert answer.headers["content-range"] == f"0-0/{count}"
+
+
+@pytest.mark.parametrize(
+    ("path", "ids"),
+    [
+        ("projects?select=id,clients!inner()&clients=is.null", []),
+        ("projects?select=id,clients()&clients=is.null&clients=not.is.null", []),
+        ("projects?select=id,clients()&clients=is.null&or=(clients.is.null,id.eq.1)", [5]),
+        ("projects?select=id,clients()&clients=is.null&or=(clients.not.is.null,id.eq.1)", []),
+        ("projects?select=id,clients!inner()&or=(clients.not.is.null,id.eq.5)", [1, 2, 3, 4]),
+        ("projects?select=id,clients!inner()&not.or=(clients.not.is.null,id.eq.5)", []),
+        ("projects?select=id,details()&or=(details.is.null,details.not.is.null)", [1, 2, 3, 4, 5]),
+        ("projects?select=id,details()&and=(details.is.null,details.not.is.null)", []),
+        ("projects?select=id,people()&not.and=(people.is.null,id.gt.4)", [1, 2, 3, 4]),
+        ("clients?select=id,first_project()&or=(first_project.is.null,id.eq.1)", [1, 3]),
+    ],
+)  # fmt: skip
+async def test_tests_that_agree_or_contradict_are_counted_as_they_are_read(
+    rest: Rest, path: str, ids: list[int]
+) -> None:
+    answer = await rest.get(f"{path}&order=id&limit=9", prefer="count=exact")
+    assert [row["id"] for row in answer.json()] == ids, answer.text
+    assert answer.headers["content-range"].endswith(f"/{len(ids)}")
+
+
 SPREADS: Facts = [
     ("projects?select=id,...clients(client:name)&id=in.(1,5)&order=id",
      [{"id": 1, "client": "Acme"}, {"id": 5, "client": None}]),

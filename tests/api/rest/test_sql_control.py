@@ -42,6 +42,12 @@ begin
 end $$;
 create constraint trigger check_late after insert on log
   deferrable initially deferred for each row execute function check_late();
+create function set_for_session(name text, value text) returns text language sql
+  as 'select set_config(name, value, false)';
+create sequence bumps;
+grant usage on bumps to service_role;
+create function bump(n text) returns int language plpgsql as $$
+begin perform nextval('bumps'); return n::int; end $$;
 create function user_name() returns text language sql stable as 'select current_user::text';
 create function search_path_now() returns text language sql stable
   as $$ select current_setting('search_path') $$;
@@ -97,6 +103,26 @@ async def test_nothing_of_a_request_is_left_for_the_next(rest: Rest) -> None:
     for _ in range(20):
         plain = await rest.get("rpc/user_name")
         assert (plain.status_code, "x-a" in plain.headers) == (200, False)
+
+
+async def test_an_answer_that_a_session_kept_is_no_others(rest: Rest) -> None:
+    for _ in range(20):
+        kept = {"name": "response.status", "value": "418"}
+        assert (await rest.post("rpc/set_for_session", kept)).status_code == 418
+        kept = {"name": "response.headers", "value": '[{"x-a": "1"}]'}
+        assert (await rest.post("rpc/set_for_session", kept)).headers["x-a"] == "1"
+    for _ in range(20):
+        plain = await rest.get("rpc/user_name")
+        assert (plain.status_code, "x-a" in plain.headers) == (200, False)
+
+
+async def test_a_function_that_fails_ran_once(rest: Rest) -> None:
+    assert (await rest.post("rpc/bump", {"n": "1"})).json() == 1
+    before = rest.sql("select last_value from bumps")[0]["last_value"]
+    for count in range(1, 6):
+        assert await rest.refusal("rpc/bump", "POST", json={"n": "abc"}) == (400, "22P02")
+        after = rest.sql("select last_value from bumps")[0]["last_value"]
+        assert after == before + count
 
 
 async def test_sql_sets_the_status_and_headers(rest: Rest) -> None:

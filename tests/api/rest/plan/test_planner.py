@@ -22,6 +22,7 @@ from butterbase.api.rest.errors import (
 )
 from butterbase.api.rest.plan.model import Plan
 from butterbase.api.rest.plan.planner import Planner
+from butterbase.api.rest.plan.reading import CARRIED_COUNT_MAX, OUTPUT_COUNT_MAX
 from butterbase.api.rest.plan.values import values_of
 from butterbase.api.rest.request.headers import Headers
 from butterbase.api.rest.request.incoming import HttpRequest, Incoming, read_request, target_of
@@ -177,6 +178,73 @@ def test_a_body_comes_in_pieces_and_none_does_not() -> None:
 def test_usual_limits_are_in_the_statement_and_others_are_parameters(query: str, page: str) -> None:
     sql = text("/books", query)
     assert " ".join(re.findall(r"limit [$\d]+|offset \$\d+", sql)) == page
+
+
+RELATED = {"books": "people!books_author", "people": "books!books_author"}
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> tuple[int, str]:
+    """A query that asks again and again about what it embeds, and how many parts it has."""
+    parameters: list[str] = []
+
+    def level(table: str, path: str, depth: int) -> tuple[int, str]:
+        part_count, items = 1, ["id"]
+        for n in range(draw(st.integers(0, 2)) if depth < 7 else 0):
+            name, target = f"r{n}", RELATED[table]
+            inner_count, inner = level(target.split("!")[0], f"{path}{name}.", depth + 1)
+            part_count += inner_count
+            items.append(f"{name}:{target}{draw(st.sampled_from(['', '!inner']))}({inner})")
+            for _ in range(draw(st.integers(0, 3))):
+                test = draw(st.sampled_from(["is.null", "not.is.null"]))
+                if draw(st.booleans()):
+                    parameters.append(f"{path}{name}={test}")
+                else:
+                    parameters.append(f"{path}or=({name}.{test},id.eq.1)")
+                part_count += 1
+        return part_count, ",".join(items)
+
+    part_count, select = level("books", "", 0)
+    return part_count, "&".join([f"select={select}", *parameters])
+
+
+@given(nested(), st.sampled_from(["exact", "planned", "estimated"]))
+def test_a_statement_is_as_long_as_its_request(asked: tuple[int, str], count: str) -> None:
+    part_count, query = asked
+    plan, _ = planned("/books", f"{query}&limit=1", prefer=f"count={count}")
+    size = len(plan.main.text) + len(plan.planned_count[0] if plan.planned_count else b"")
+    assert size <= 900 * (part_count + 1)
+
+
+def test_a_relation_that_is_counted_is_looked_for_once() -> None:
+    query = "select=people!books_author!inner(id)&people=not.is.null&or=(people.is.null,id.eq.1)"
+    sql = planned("/books", f"{query}&limit=1", prefer="count=exact")[0].main.text.decode()
+    assert sql.count('from "public"."people"') == 2  # and joined once
+
+
+def test_a_json_path_is_as_long_as_in_the_request() -> None:
+    path = "->x" * 100
+    assert text("/books", f"select=id{path}").count("->") == 100
+
+
+def spread(depth: int, columns: str) -> str:
+    targets = ["...people!books_author", "...books!books_author"]
+    opening = "".join(f"{targets[n % 2]}(" for n in range(depth))
+    return f"select={opening}{columns}{')' * depth}"
+
+
+def test_spreads_carry_so_many_columns_and_no_more() -> None:
+    names = ",".join(f"n{n}:id" for n in range(41))
+    text("/books", spread(40, names))
+    with pytest.raises(QueryStringError, match=f"carry more than {CARRIED_COUNT_MAX} columns"):
+        text("/books", spread(49, names))
+
+
+def test_a_level_has_so_many_columns_with_stars_spelled_out() -> None:
+    stars = ",".join("*" for _ in range(OUTPUT_COUNT_MAX // 2))
+    text("/people", f"select={stars},...books()")
+    with pytest.raises(QueryStringError, match=f"more than {OUTPUT_COUNT_MAX} columns"):
+        text("/books", f"select=...tags({stars},id)")
 
 
 @pytest.mark.parametrize(
