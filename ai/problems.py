@@ -79,5 +79,5 @@ def render_error(error: ButterbaseError) -> tuple[int, bytes]:
     param: str | None = getattr(error, "param", None)
     type_ = _TYPES.get(status, "server_error")
     return status, msgspec.json.encode(
-        _Body(_Error(error.message, type_, param, error.code, error.hint))
+        _Body(_Error(error.public_message, type_, param, error.code, error.hint))
     )

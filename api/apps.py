@@ -18,6 +18,7 @@ from butterbase.sql.listening import Listener
 from butterbase.sql.pipeline import Executor, Statement
 from butterbase.sql.relations.holder import SchemaCacheHolder
 from butterbase.sql.relations.introspect import load_schema_cache
+from butterbase.sql.spool import ROOM
 
 # Of two workers who delete the same rows the second one waits a moment and finds them gone.
 _PRUNE = (
@@ -147,6 +148,7 @@ class Apps:
                     statement_timeout_ms=self._settings.statement_timeout_s * 1000,
                 ),
                 connection_count_max=self._settings.db_connections,
+                room=ROOM.part(),
             ),
             service=Executor(
                 self._cluster.dsn(app_service(app_id), database), connection_count_max=4

@@ -36,3 +36,21 @@ class InvalidBodyError(RequestError):
     """The body cannot be read as JSON of the expected shape."""
 
     code = "PGRST102"
+
+
+class HeadTooLargeError(RequestError):
+    """The request's URL and headers are larger, or more, than this server accepts."""
+
+    code = "headers_too_large"
+
+
+class ReceiveTimeoutError(RequestError):
+    """The request did not arrive in time."""
+
+    code = "request_timeout"
+
+
+class BodiesFullError(ButterbaseError):
+    """There is no room for another large body right now."""
+
+    code = "bodies_full"

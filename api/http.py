@@ -5,15 +5,23 @@ that wake the client twice. And it waits without end for a client to take what w
 """
 
 import asyncio
+import fcntl
 import logging
+import struct
+import sys
+import termios
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from butterbase.api.intake import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
 STALLED_S = 60.0
 """A client that takes nothing of what waits for it for so long is let go."""
+
+STALLED_UNSEEN_S = 600.0
+"""The same where the kernel does not tell what of it the client has taken. It holds megabytes, and
+this process sees nothing go while a slow client reads those."""
 
 _HEAD = b"HTTP/1.1 "
 
@@ -57,12 +65,18 @@ class CorkedTransport:
         self._transport.close()
         self.watch()
 
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
     def watch(self) -> None:
         """Abort the connection when its client stalls, until `unwatch`; nothing more is written."""
         self.unwatch()
-        self._untaken_bytes = self._transport.get_write_buffer_size()
-        if self._untaken_bytes:
-            self._timer = self._loop.call_later(STALLED_S, self._look)
+        if not self._transport.get_write_buffer_size():
+            return
+        self._untaken_bytes, is_seen = self._count()
+        wait_s = STALLED_S if is_seen else STALLED_UNSEEN_S
+        self._timer = self._loop.call_later(wait_s, self._look)
 
     def unwatch(self) -> None:
         if self._timer is not None:
@@ -70,12 +84,17 @@ class CorkedTransport:
             self._timer = None
 
     def _look(self) -> None:
-        if self._transport.get_write_buffer_size() < self._untaken_bytes:
+        if self._count()[0] < self._untaken_bytes:
             self.watch()
             return
         self._timer = None
-        logger.warning("a client took nothing of its answer for %g s", STALLED_S)
+        logger.warning("a client took nothing of its answer for a long time")
         self._transport.abort()
+
+    def _count(self) -> tuple[int, bool]:
+        """What the client has not taken yet, and whether the kernel's part of it is in that."""
+        unsent = unsent_bytes(self._transport)
+        return self._transport.get_write_buffer_size() + (unsent or 0), unsent is not None
 
     def _flush(self) -> None:
         if self._head:
@@ -86,7 +105,23 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
 
-class HttpProtocol(HttpToolsProtocol):
+def unsent_bytes(transport: asyncio.Transport) -> int | None:
+    """What the kernel holds of what was written, until the client has it; None if it does not tell.
+
+    https://man7.org/linux/man-pages/man7/tcp.7.html (SIOCOUTQ)
+    """
+    socket = transport.get_extra_info("socket")
+    if socket is None or sys.platform != "linux":
+        return None
+    try:
+        answer = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):  # a socket that was closed meanwhile has the descriptor -1
+        return None
+    (count,) = struct.unpack("i", answer)
+    return int(count)
+
+
+class HttpProtocol(BoundedProtocol):
     _corked: CorkedTransport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -20,8 +20,11 @@ from butterbase.ai.rag_errors import (
     RagRequestError,
 )
 from butterbase.api.errors import (
+    BodiesFullError,
+    HeadTooLargeError,
     MissingKeyError,
     NotFoundError,
+    ReceiveTimeoutError,
     RequestError,
 )
 from butterbase.api.rest.errors import RestError
@@ -49,6 +52,9 @@ Header: TypeAlias = tuple[bytes, bytes]
 # Read along the MRO: the nearest class decides.
 _STATUS: dict[type, int] = {
     RequestError: 400,
+    ReceiveTimeoutError: 408,
+    HeadTooLargeError: 431,
+    BodiesFullError: 503,
     InvalidFilterError: 400,
     InvalidTokenError: 401,
     MissingKeyError: 401,
@@ -166,7 +172,7 @@ def problem_of(error: ButterbaseError) -> Problem:
     if isinstance(error, DatabaseError):
         return Problem(error.sqlstate, error.message, error.detail, error.hint)
     details = error.details if isinstance(error, RestError) else None
-    return Problem(error.code, error.message, details, error.hint)
+    return Problem(error.code, error.public_message, details, error.hint)
 
 
 def _headers_of(status: int, given: Sequence[Header]) -> list[Header]:

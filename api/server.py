@@ -9,6 +9,7 @@ from uvicorn_worker import UvicornWorker
 
 from butterbase.api.handover import hand_over_to
 from butterbase.api.http import HttpProtocol
+from butterbase.api.intake import BODIES_BYTES_MAX, holding_at_most
 from butterbase.api.settings import ApiSettings
 
 KEEP_ALIVE_S = 75
@@ -26,21 +27,23 @@ class WorkerServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         addresses: Sequence[str],
         worker_count: int,
         websockets: type | None = None,
+        bodies_bytes_max: int = BODIES_BYTES_MAX,
     ) -> None:
         self._build_app = build_app
         self._name = name
         self._addresses = list(addresses)
         self._worker_count = worker_count
         self._websockets = websockets
+        self._http = holding_at_most(bodies_bytes_max, HttpProtocol)
         super().__init__()
 
     def load_config(self) -> None:
-        websockets = self._websockets
+        websockets, http = self._websockets, self._http
 
         class ApiWorker(UvicornWorker):  # type: ignore[misc]  # nor has uvicorn_worker
             CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  as uvicorn_worker declares it
                 "loop": "uvloop",
-                "http": HttpProtocol,
+                "http": http,
                 "ws": websockets or "none",
                 "lifespan": "on",
                 "server_header": False,
@@ -72,4 +75,5 @@ class ApiServer(WorkerServer):
             addresses=[f"{settings.host}:{settings.port}"],
             worker_count=settings.workers,
             websockets=hand_over_to(handover_path),
+            bodies_bytes_max=settings.bodies_bytes_max,
         )

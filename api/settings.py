@@ -38,6 +38,9 @@ class ApiSettings(SettingGroup, frozen=True):
         bool, Meta(description="whether REST answers count(), sum() and their kin")
     ] = False
     body_bytes_max: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024**2
+    bodies_bytes_max: Annotated[
+        int, Meta(description="request bodies that a worker holds together", ge=1024)
+    ] = 512 * 1024**2
 
     @property
     def url(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
+from butterbase.cli.log import LogFormatter
 from butterbase.cli.settings import Settings
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.embedded import SOCKET_PATH_BYTES_MAX, SUPERUSER
@@ -66,11 +67,9 @@ def models_dir(settings: Settings) -> Path:
 
 
 def set_up_logging() -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

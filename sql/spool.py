@@ -17,11 +17,30 @@ READ_BYTES = 64 * 1024
 class SpoolRoom:
     """How many bytes the spools that share it hold together, and may hold."""
 
-    __slots__ = ("bytes_max", "used_bytes")
+    __slots__ = ("_whole", "bytes_max", "used_bytes")
 
-    def __init__(self, bytes_max: int = ROOM_BYTES_MAX) -> None:
+    def __init__(
+        self, bytes_max: int = ROOM_BYTES_MAX, *, whole: "SpoolRoom | None" = None
+    ) -> None:
         self.bytes_max = bytes_max
         self.used_bytes = 0
+        self._whole = whole
+
+    def part(self) -> "SpoolRoom":
+        """A room in this one, for at most half of what the others leave: none can fill it."""
+        return SpoolRoom(self.bytes_max, whole=self)
+
+    def count(self, size: int) -> None:
+        """Add to what is used; what is given back is negative."""
+        self.used_bytes += size
+        if self._whole is not None:
+            self._whole.count(size)
+
+    def is_too_full(self) -> bool:
+        if self._whole is None:
+            return self.used_bytes > self.bytes_max
+        of_others = self._whole.used_bytes - self.used_bytes
+        return 2 * self.used_bytes > self._whole.bytes_max - of_others
 
 
 ROOM = SpoolRoom()
@@ -60,12 +79,12 @@ class Spool:
         """
         size = len(piece)
         self.byte_count += size
-        self._room.used_bytes += size
+        self._room.count(size)
         if self._is_full or self.byte_count <= self._memory_bytes_max:
             self._pieces.append(piece)
             return
         try:
-            if self._room.used_bytes > self._room.bytes_max:
+            if self._room.is_too_full():
                 raise SpoolFullError
             self._write_out(piece)
         except (OSError, SpoolFullError) as error:
@@ -94,7 +113,7 @@ class Spool:
         if self.is_closed:
             return
         self.is_closed = True
-        self._room.used_bytes -= self.byte_count
+        self._room.count(-self.byte_count)
         self._pieces = []
         if self._file is not None:
             self._file.close()

@@ -20,7 +20,7 @@ async def on_auth_error(
     resp.set_header("X-Sb-Error-Code", error.code)
     if (req.get_header(_VERSION_HEADER) or "") >= _VERSION:
         resp.set_header(_VERSION_HEADER, _VERSION)
-        body: dict[str, str | int] = {"code": error.code, "message": error.message}
+        body: dict[str, str | int] = {"code": error.code, "message": error.public_message}
     else:
-        body = {"code": status, "error_code": error.code, "msg": error.message}
+        body = {"code": status, "error_code": error.code, "msg": error.public_message}
     resp.data = msgspec.json.encode(body)

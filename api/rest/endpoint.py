@@ -148,7 +148,8 @@ class RestEndpoint:
         rendered = render(error, is_anonymous=is_anonymous)
         if rendered.status >= 500:
             if isinstance(error, ButterbaseError):
-                logger.warning("%s: %s (%s)", request, error, type(error).__name__)
+                reasons = ": ".join(str(e) for e in (error, error.__cause__) if e is not None)
+                logger.warning("%s: %s (%s)", request, reasons, type(error).__name__)
             else:
                 logger.error("%s failed", request, exc_info=error)
         return self._rendered(rendered)

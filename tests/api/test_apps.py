@@ -15,12 +15,19 @@ from butterbase.api.rest.errors import SchemaCacheMissingError
 from butterbase.api.rest.request.incoming import HttpRequest
 from butterbase.api.settings import ApiSettings
 from butterbase.projections.schema_announcer import CHANNEL
+from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.claims import SERVICE_ROLE, claims_for_role
+from butterbase.sql.errors import SpoolFullError
+from butterbase.sql.pipeline import Statement
 from butterbase.sql.relations.model import SchemaCache
+from butterbase.sql.spool import Spool, SpoolRoom
 from tests.installation import Installation
 from tests.waiting import until
 
 Load = Callable[..., Awaitable[SchemaCache]]
+
+_ROWS = b"select repeat('x', 1048576) from generate_series(1, %d)"
+"""So many MiB, each in a piece."""
 
 
 @pytest.fixture
@@ -137,3 +144,18 @@ async def test_the_newest_thousand_changes_are_kept(installation: Installation, 
         assert not await app.schema.catch_up()
         query = "select min(id), max(id), count(*) from butterbase.schema_changes"
         assert conn.execute(query).fetchone() == (12000, 12999, 1000)
+
+
+async def test_an_app_cannot_use_up_the_room_for_large_answers(
+    apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = SpoolRoom(16 * 1024**2)
+    monkeypatch.setattr(module, "ROOM", room)
+    app = await apps.find(FIRST_APP)
+    with pytest.raises(SpoolFullError):
+        await app.data.run(Statement(_ROWS % 12, is_chunked=True))
+    (result,) = await app.data.run(Statement(_ROWS % 4, is_chunked=True))
+    assert isinstance(result.body, Spool)
+    assert room.used_bytes >= 4 * 1024**2
+    result.body.close()
+    assert room.used_bytes == 0

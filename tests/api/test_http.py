@@ -2,14 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import httpx
 import pytest
 
 from butterbase.api import http
-from butterbase.api.http import CorkedTransport, HttpProtocol
+from butterbase.api.http import CorkedTransport, HttpProtocol, unsent_bytes
 from butterbase.api.rest.departures import Receive
 from butterbase.api.rest.endpoint import Scope, Send
 from tests.serving import serving
@@ -25,6 +26,7 @@ class Written:
         self.is_closed = False
         self.is_aborted = False
         self.untaken_bytes = 0
+        self.socket: socket.socket | None = None
 
     def get_write_buffer_size(self) -> int:
         return self.untaken_bytes
@@ -41,8 +43,8 @@ class Written:
     def is_closing(self) -> bool:
         return self.is_closed
 
-    def get_extra_info(self, name: str) -> str:
-        return name
+    def get_extra_info(self, name: str) -> object:
+        return self.socket if name == "socket" else name
 
     def pause_reading(self) -> str:
         return "paused"
@@ -91,7 +93,7 @@ async def test_a_head_is_written_before_the_end(written: Written, corked: Corked
 
 
 async def test_all_else_is_the_transports(corked: CorkedTransport) -> None:
-    assert corked.get_extra_info("socket") == "socket"
+    assert corked.get_extra_info("peername") == "peername"
     assert corked.pause_reading() == "paused"
 
 
@@ -99,10 +101,13 @@ class Clock:
     """The part of a loop that is used: its one timer runs when the test says so."""
 
     def __init__(self) -> None:
+        self.delay_s = 0.0
+        self.strike_count = 0
         self.timer: asyncio.TimerHandle | None = None
         self.run: Callable[[], None] | None = None
 
-    def call_later(self, _delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        self.delay_s = delay_s
         self.run = callback
         self.timer = asyncio.TimerHandle(0, callback, (), asyncio.get_running_loop())
         return self.timer
@@ -114,6 +119,7 @@ class Clock:
         assert self.run is not None
         assert self.is_running()
         run, self.timer = self.run, None
+        self.strike_count += 1
         run()
 
 
@@ -131,6 +137,47 @@ async def test_a_client_that_takes_nothing_is_let_go(written: Written) -> None:
     assert written.is_aborted
 
 
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+async def test_a_client_that_takes_of_what_the_kernel_holds_is_waited_for(
+    written: Written, family: socket.AddressFamily
+) -> None:
+    clock = Clock()
+    corked = CorkedTransport(
+        cast("asyncio.Transport", written), cast("asyncio.AbstractEventLoop", clock)
+    )
+    with connected(family) as (server, client):
+        server.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                server.send(b"x" * 65536)
+        written.socket, written.untaken_bytes = server, 100
+        corked.watch()
+        assert clock.delay_s == http.STALLED_S
+        taken = unsent_bytes(cast("asyncio.Transport", written))
+        while unsent_bytes(cast("asyncio.Transport", written)) == taken:
+            client.recv(65536)
+        clock.strike()
+        while clock.is_running():
+            assert not written.is_aborted
+            clock.strike()
+        assert clock.strike_count > 1
+        assert written.is_aborted
+
+
+async def test_where_the_kernel_does_not_tell_the_wait_is_longer(written: Written) -> None:
+    clock = Clock()
+    corked = CorkedTransport(
+        cast("asyncio.Transport", written), cast("asyncio.AbstractEventLoop", clock)
+    )
+    written.untaken_bytes = 100
+    corked.watch()
+    assert clock.delay_s == http.STALLED_UNSEEN_S
+    with socket.socket() as closed:
+        pass
+    written.socket = closed
+    assert unsent_bytes(cast("asyncio.Transport", written)) is None
+
+
 async def test_nobody_waits_for_a_client_that_took_all(written: Written) -> None:
     clock = Clock()
     corked = CorkedTransport(
@@ -145,6 +192,18 @@ async def test_nobody_waits_for_a_client_that_took_all(written: Written) -> None
     clock.strike()
     assert not clock.is_running()
     assert not written.is_aborted
+
+
+@contextmanager
+def connected(family: socket.AddressFamily) -> Iterator[tuple[socket.socket, socket.socket]]:
+    if family == socket.AF_UNIX:
+        server, client = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+    with server, client:
+        yield server, client
 
 
 class Small(HttpProtocol):

@@ -65,8 +65,9 @@ def test_a_token_that_is_not_valid_is_challenged() -> None:
 
 
 def test_what_is_unavailable_says_when_to_try_again() -> None:
-    rendered = render(DatabaseUnavailableError("gone"))
+    rendered = render(DatabaseUnavailableError("no connection to db-7.internal"))
     assert (rendered.status, rendered.headers) == (503, [(b"retry-after", b"1")])
+    assert rendered.problem.message == "The database cannot be reached right now."
 
 
 def test_an_error_of_rest_brings_its_details_and_headers() -> None:

@@ -75,3 +75,19 @@ def test_spools_share_their_room_until_they_are_closed() -> None:
     assert third.read() == b"z" * 100
     del third
     assert room.used_bytes == 0
+
+
+def test_no_part_of_a_room_can_fill_it() -> None:
+    whole = SpoolRoom(100)
+    greedy, other = (Spool(whole.part(), memory_bytes_max=0) for _ in range(2))
+    greedy.write(b"x" * 50)
+    with pytest.raises(SpoolFullError):
+        greedy.write(b"x")
+    other.write(b"y" * 24)
+    assert whole.used_bytes == 75
+    with pytest.raises(SpoolFullError):
+        other.write(b"y" * 2)
+    greedy.close()
+    assert whole.used_bytes == 26
+    other.close()
+    assert whole.used_bytes == 0

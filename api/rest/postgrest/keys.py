@@ -11,6 +11,10 @@ from typing import Any
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 from msgspec import Struct
 
@@ -25,6 +29,7 @@ _OF_TYPE = {
     "OKP": ("EdDSA",),
 }
 _OF_CURVE = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
+_OF_PEM_CURVE = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 
 
 class Key(Struct, frozen=True):
@@ -60,8 +65,9 @@ def read_keys(secret: bytes) -> Keys:
         return tuple(_read_jwk(jwk) for jwk in found["keys"])
     if isinstance(found, dict) and "kty" in found:
         return (_read_jwk(found),)
-    if len(secret) < SECRET_BYTES_MIN:
-        raise SettingError("The JWT secret must be at least 32 characters long.")
+    if secret.lstrip().startswith(b"-----BEGIN"):
+        return (_read_pem(secret),)
+    _check_length(secret)
     return (Key(("HS256",), secret),)
 
 
@@ -77,6 +83,32 @@ def decode_base64(text: str) -> bytes:
         ) from error
 
 
+def _check_length(secret: bytes) -> None:
+    if len(secret) < SECRET_BYTES_MIN:
+        raise SettingError("The JWT secret must be at least 32 characters long.")
+
+
+def _read_pem(pem: bytes) -> Key:
+    """Taken as text it would be an HMAC secret that everyone knows."""
+    try:
+        key = load_pem_public_key(pem.strip())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingError(
+            f"jwt-secret: a PEM that is no public key: {error}",
+            hint="use the public key, as PEM or as a JSON Web Key",
+        ) from error
+    match key:
+        case RSAPublicKey():
+            algorithms: tuple[str, ...] | None = _OF_TYPE["RSA"]
+        case EllipticCurvePublicKey():
+            algorithms = _OF_PEM_CURVE.get(key.curve.name)
+        case _:
+            algorithms = None
+    if algorithms is None:
+        raise SettingError("jwt-secret: a PEM must be a public key of RSA, P-256, P-384 or P-521")
+    return Key(algorithms, key)
+
+
 def _read_jwk(jwk: Any) -> Key:
     if not isinstance(jwk, dict):
         raise SettingError("jwt-secret: a JSON Web Key must be an object")
@@ -88,8 +120,8 @@ def _read_jwk(jwk: Any) -> Key:
         key = _ALGORITHMS[algorithms[0]].from_jwk(jwk)
     except (KeyError, ValueError, TypeError, jwt.PyJWTError) as error:
         raise SettingError(f"jwt-secret: a JSON Web Key cannot be read: {error}") from error
-    if key == b"":
-        raise SettingError("jwt-secret: a JSON Web Key is empty, and anyone could sign with it")
+    if isinstance(key, bytes):
+        _check_length(key)
     if hasattr(key, "public_key"):  # the set holds a private key, which is more than is needed
         key = key.public_key()
     return Key(algorithms, key, identity)

@@ -64,8 +64,10 @@ class RolePath(Struct, frozen=True):
     steps: tuple[Step, ...]
 
     def role_of(self, claims: Mapping[str, Any]) -> str | None:
-        """The role, or None when the claims have nothing there; what is no text as its JSON."""
+        """The role, or None when nothing or null is there; what is no text as its JSON."""
         for value in _select(claims, self.steps):
+            if value is None:
+                return None
             return value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return None
 

@@ -29,6 +29,9 @@ SKEW_S = 30
 
 TOKEN_BYTES_MAX = 65_536
 
+NO_ROLE = "none"
+"""`set role none` is back to the login role, which no caller may be. No role can have that name."""
+
 Headers: TypeAlias = Mapping[bytes, bytes]
 """By lowercase name."""
 
@@ -104,6 +107,8 @@ class Authenticator:
         except InvalidClaimsError:
             return _Verified(payload, None, -math.inf, math.inf)
         role = self._settings.role_path.role_of(payload)
+        if role == NO_ROLE:
+            raise InvalidClaimsError("The JWT names none as its role, which is no role")
         role = self._settings.anon_role if role is None else role
         starts = [payload[c] for c in ("nbf", "iat") if payload.get(c) is not None]
         expires_at = payload.get("exp")

@@ -20,4 +20,4 @@ class Unreachable:
         except AcquisitionTimeoutError:
             raise  # its code is PostgREST's already
         except DatabaseUnavailableError as error:
-            raise ConnectionLostError(details=error.message) from error
+            raise ConnectionLostError(details=error.public_message) from error

@@ -23,6 +23,7 @@ from butterbase.api.rest.endpoint import (
     Service,
 )
 from butterbase.api.rest.errors import InvalidRangeError, NoTableError
+from butterbase.api.rest.postgrest.errors import ConnectionLostError
 from butterbase.api.rest.request.incoming import HttpRequest
 from butterbase.api.rest.response import Answer
 from butterbase.sql.claims import ANON, AUTHENTICATED, Claims, claims_for_role
@@ -237,10 +238,16 @@ async def test_a_caller_without_a_key_is_refused() -> None:
     assert (answer.status_code, answer.json()["code"]) == (401, "no_api_key")
 
 
-async def test_an_unavailable_database_may_be_asked_again() -> None:
-    async with served(raising(DatabaseUnavailableError("gone"))) as (_, client):
-        answer = await client.get("/rest/v1/t")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+async def test_an_unavailable_database_may_be_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    lost = ConnectionLostError()
+    lost.__cause__ = DatabaseUnavailableError("no connection to db-7.internal")
+    for error in (lost, lost.__cause__):
+        caplog.clear()
+        async with served(raising(error)) as (_, client):
+            answer = await client.get("/rest/v1/t")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "db-7" not in answer.text
+        assert "db-7" in caplog.text
 
 
 async def test_a_bug_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:

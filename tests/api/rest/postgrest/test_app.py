@@ -173,10 +173,10 @@ def test_a_secret_may_be_a_file_of_any_bytes(tmp_path: Path) -> None:
 async def test_a_connection_that_is_lost_has_postgrests_code() -> None:
     class Lost:
         async def answer(self, http: HttpRequest, claims: Claims, body: bytes = b"") -> Answer:
-            raise DatabaseUnavailableError("the server closed the connection")
+            raise DatabaseUnavailableError("no connection to db-7.internal")
 
     with pytest.raises(RestError) as caught:
         await Unreachable(Lost()).answer(HttpRequest("GET", "/", "", []), claims_for_role("x"))
     assert (caught.value.status, caught.value.code) == (503, "PGRST000")
     assert caught.value.message == "Database connection error."
-    assert caught.value.details == "the server closed the connection"
+    assert caught.value.details == "The database cannot be reached right now."

@@ -6,7 +6,12 @@ import jwt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
@@ -46,6 +51,12 @@ def jwk(key: Any, algorithm: str, **more: Any) -> dict[str, Any]:
 
 def keys(*jwks: dict[str, Any]) -> Keys:
     return read_keys(json.dumps({"keys": list(jwks)}).encode())
+
+
+def pem_of(key: Any) -> bytes:
+    found = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert isinstance(found, bytes)
+    return found
 
 
 PUBLIC = keys(
@@ -89,6 +100,18 @@ def test_without_a_token_the_caller_is_anonymous() -> None:
 def test_a_token_without_a_role_speaks_for_the_anonymous_role() -> None:
     claims = authenticator().verify(signed({"id": 1}), now_s=NOW_S)
     assert (claims.role, claims.json) == ("anon", '{"id":1,"role":"anon"}')
+
+
+def test_a_role_that_is_null_is_none_at_all() -> None:
+    assert authenticator().verify(signed({"role": None}), now_s=NOW_S).role == "anon"
+    with pytest.raises(TokenRequiredError):
+        authenticator(anon_role=None).verify(signed({"role": None}), now_s=NOW_S)
+
+
+def test_no_token_speaks_for_the_login_role() -> None:
+    error = refusal(authenticator(), signed({"role": "none"}))
+    assert (error.status, error.code) == (401, "PGRST303")
+    assert authenticator().verify(signed({"role": "None"}), now_s=NOW_S).role == "None"
 
 
 def test_without_an_anonymous_role_a_role_is_required() -> None:
@@ -232,6 +255,26 @@ def test_a_public_key_is_no_hmac_secret() -> None:
         assert caught.value.details == "No suitable key was found to decode the JWT"
 
 
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (RSA, "RS256"),
+        (RSA, "PS512"),
+        (EC, "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+    ],
+)
+def test_a_public_key_in_pem_is_one_and_no_text(key: Any, algorithm: str) -> None:
+    hmac = get_default_algorithms()["HS256"]
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=") + b".e30"
+    for pem in (pem_of(key), b"\n" + pem_of(key) + b"\n"):
+        found = read_keys(pem)
+        assert decode_token(signed({"a": 1}, key, algorithm), found) == {"a": 1}
+        signature = base64.urlsafe_b64encode(hmac.sign(head, pem)).rstrip(b"=")
+        with pytest.raises(UndecodableTokenError):
+            decode_token(head + b"." + signature, found)
+
+
 def test_a_jwk_verifies_only_the_algorithm_that_it_names() -> None:
     found = keys(jwk(RSA.public_key(), "RS256", alg="RS256"))
     assert decode_token(signed({}, RSA, "RS256"), found) == {}
@@ -264,6 +307,11 @@ def test_keys_of_other_kinds_and_uses_are_passed_over() -> None:
         b'{"keys":[7]}',
         b'{"kty":"oct"}',
         b'{"kty":"oct","k":""}',
+        b'{"kty":"oct","k":"' + b"a" * 41 + b'"}',
+        b'{"keys":[{"kty":"oct","k":"YQ"}]}',
+        b"-----BEGIN PUBLIC KEY-----\nthis is no key at all\n-----END PUBLIC KEY-----",
+        pem_of(ED),
+        RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     ],
 )
 def test_keys_that_cannot_be_read_are_refused(secret: bytes) -> None:
