@@ -112,6 +112,7 @@ def run(cases: Sequence[Case], seconds: int, rounds: int, *, with_big: bool) -> 
             serving(installation) as api,
             by_hand_serving(installation) as by_hand_port,
         ):
+            api.set_auth(jwt_algorithm="HS256")  # which the API written by hand verifies
             user = User(api.sign_up("reader@example.com"))
             _fill(installation, user)
             with _peers(cases, installation, api, user, by_hand_port, Path(scratch)) as peers:

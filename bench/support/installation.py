@@ -73,6 +73,16 @@ class Api(Struct, frozen=True):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def set_auth(self, **settings: object) -> None:
+        """Change the app's settings of auth."""
+        answer = httpx.put(
+            f"{self.url}/auth/v1/admin/settings",
+            json=settings,
+            headers={"apikey": self.keys.service_role},
+            trust_env=False,
+        )
+        answer.raise_for_status()
+
     def sign_up(self, email: str) -> str:
         """A new user's access token."""
         answer = httpx.post(
