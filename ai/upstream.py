@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final
 
 import aiohttp
 import httpx
@@ -140,6 +141,31 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+_TRANSLATING: Final = tuple(
+    ipaddress.IPv6Network(text)
+    for text in (
+        "64:ff9b::/96",  # RFC 6052
+        "64:ff9b:1::/48",  # RFC 8215
+        "2002::/16",  # 6to4
+        "2001::/32",  # Teredo
+        "::/96",  # with an IPv4 address in it, RFC 4291, 2.5.5.1
+        "::ffff:0:0:0/96",  # RFC 2765
+        "fec0::/10",  # a site's own, RFC 3879
+    )
+)
+"""Of no host, or of an IPv4 one that they lead to."""
+
+
+def is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it is one host's, of the internet."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(ip.ipv4_mapped)
+        if any(ip in network for network in _TRANSLATING):
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
 def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """A socket for this address, unless it is a private one. Raises OSError.
 
@@ -148,7 +174,6 @@ def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """
     family, kind, protocol, _, host = address
     ip = ipaddress.ip_address(str(host[0]).partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if not ip.is_global:
+    if not is_public(ip):
         raise PermissionError(errno.EACCES, f"{ip} is not a public address")
     return socket.socket(family, kind, protocol)

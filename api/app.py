@@ -23,15 +23,25 @@ from butterbase.ai.gateway import Gateway
 from butterbase.ai.settings import AiSettings
 from butterbase.api import problems
 from butterbase.api.apps import Apps
-from butterbase.api.auth import resource as auth
-from butterbase.api.auth.errors import AuthError
+from butterbase.api.auth import problems as auth_problems
+from butterbase.api.auth import resources as auth
+from butterbase.api.auth.mail.mails import OutgoingMails
+from butterbase.api.auth.mail.sweep import sweep
+from butterbase.api.auth.oauth.discovery import Discovery
+from butterbase.api.auth.oauth.exchange import Exchange
+from butterbase.api.auth.oauth.http import ProviderHttp
+from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.passwords import Passwords
-from butterbase.api.auth.problems import on_auth_error
+from butterbase.api.auth.proxies import Proxies
 from butterbase.api.callers import RequestIds
 from butterbase.api.dashboard import resource as dashboard
 from butterbase.api.dispatch import Dispatch
 from butterbase.api.health import LiveResource, ReadyResource
+from butterbase.api.keys import resource as keys
 from butterbase.api.middleware import CallerMiddleware
+from butterbase.api.operators.operators import Operators
+from butterbase.api.operators.runtime import PREFIX as OPERATORS_PREFIX
+from butterbase.api.operators.runtime import operators_runtime
 from butterbase.api.rest.admission import AppAdmission
 from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
@@ -47,31 +57,43 @@ class Lifespan:
 
     def __init__(
         self,
+        cluster: Cluster,
         apps: Apps,
+        operators: Operators,
         passwords: Passwords,
+        providers: ProviderHttp,
         control: ControlPool,
         gateway: Gateway,
         embedder: LazyEmbedder,
     ) -> None:
+        self._cluster = cluster
         self._apps = apps
+        self._operators = operators
         self._passwords = passwords
+        self._providers = providers
         self._control = control
         self._gateway = gateway
         self._embedder = embedder
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: object, _event: object) -> None:
         await self._control.open()
-        self._following = asyncio.create_task(self._apps.follow_schemas())
+        self._tasks = [
+            asyncio.create_task(self._apps.follow_schemas()),
+            asyncio.create_task(sweep(self._apps, self._cluster)),
+        ]
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()  # one that was connecting has a socket in its traceback
         await self._gateway.close()
         await self._embedder.close()
+        await self._providers.close()
         self._passwords.close()
         await self._control.close()
+        await self._operators.runtime.close()
         await self._apps.close()
 
 
@@ -85,28 +107,35 @@ def create_app(
 ) -> Dispatch:
     """`models_dir` keeps what local models need between starts. Raises SettingError."""
     apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
+    operators = Operators(operators_runtime(cluster, settings, apps))
     control = _control_pool(cluster)
     configs = AiConfigs(control, cluster.master_key, ai_settings)
     gateway = Gateway(ai_settings, configs, control)
     embedder = LazyEmbedder(embedder_settings, models_dir)
+    providers = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
     middleware: list[Any] = [
         falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
-        CallerMiddleware(apps, request_ids),
-        Lifespan(apps, passwords, control, gateway, embedder),
+        CallerMiddleware(apps, request_ids, operators, Proxies(settings.trusted_proxies)),
+        Lifespan(cluster, apps, operators, passwords, providers, control, gateway, embedder),
     ]
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
     problems.add_handlers(app)
-    app.add_error_handler(AuthError, on_auth_error)
+    auth_problems.add_handlers(app)
 
     app.add_route("/healthz", LiveResource())
     app.add_route("/readyz", ReadyResource(apps))
+    parts = AuthParts(passwords, OutgoingMails(), Exchange(providers, Discovery(providers)))
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):
-        auth.add_routes(app, prefix, settings, passwords)
+        auth.add_routes(app, prefix, parts)
+        keys.add_routes(app, prefix, apps.control)
+    auth.add_routes(app, OPERATORS_PREFIX, parts)
     ai.add_routes(app, gateway, configs, control, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
     dashboard.add_routes(app)
-    rest = RestEndpoint(AppAdmission(apps), EndpointSettings(settings.body_bytes_max), request_ids)
+    rest = RestEndpoint(
+        AppAdmission(apps, operators), EndpointSettings(settings.body_bytes_max), request_ids
+    )
     return Dispatch(rest, app)
 
 

@@ -5,9 +5,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
+from butterbase.api.auth.app_auth import AppAuth, app_auth
 from butterbase.api.auth.keys import AppKeys, app_keys
+from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.tokens import Tokens
 from butterbase.api.errors import UnknownAppError
+from butterbase.api.keys.keyring import Keyring
 from butterbase.api.rest.service import RestService
 from butterbase.api.rest.settings import RestSettings
 from butterbase.api.settings import ApiSettings
@@ -39,13 +42,16 @@ class AppRuntime:
         self,
         app_id: str,
         *,
-        tokens: Tokens,
+        auth: AppAuth,
+        keyring: Keyring,
         data: Executor,
         service: Executor,
         rest_settings: RestSettings,
     ) -> None:
         self.id = app_id
-        self.tokens = tokens
+        self.auth = auth
+        self.tokens = auth.tokens
+        self.keyring = keyring
         self.data = data
         """As the caller: it may become the roles of a request, and nothing else."""
         self.service = service
@@ -67,6 +73,7 @@ class AppRuntime:
         return result.value() or b""
 
     async def close(self) -> None:
+        await self.auth.outbox.close()
         await self.schema.close()
         await self.data.close()
         await self.service.close()
@@ -81,6 +88,8 @@ class Apps:
         self.control = Executor(
             cluster.dsn(LoginRole.SERVICE, cluster.control_database), connection_count_max=4
         )
+        self.web = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
+        """To the URLs of apps' hooks."""
         self._known: dict[str, AppRuntime] = {}
         self._opened: dict[str, AppRuntime] = {}
         """Those and the ones whose schema is being read for the first time."""
@@ -121,6 +130,7 @@ class Apps:
         await self.control.close()
         for app in self._opened.values():
             await app.close()
+        await self.web.close()
 
     async def _find(self, app_id: str) -> AppRuntime:
         app = self._opened[app_id] = await self._open(app_id)
@@ -138,9 +148,19 @@ class Apps:
         database, created = (value.decode() for value in result.rows()[0] if value is not None)
         created_at = datetime.fromtimestamp(float(created), tz=UTC)
         keys = keys_of(self._cluster, app_id, created_at, self._settings)
+        service = Executor(self._cluster.dsn(app_service(app_id), database), connection_count_max=4)
         return AppRuntime(
             app_id,
-            tokens=Tokens(keys),
+            auth=app_auth(
+                app_id,
+                url=keys.issuer,
+                master_key=self._cluster.master_key,
+                tokens=Tokens(keys),
+                service=service,
+                web=self.web,
+                jwt_expiry_s=self._settings.jwt_expiry_s,
+            ),
+            keyring=Keyring(self.control, app_id),
             data=Executor(
                 self._cluster.dsn(
                     app_authenticator(app_id),
@@ -150,9 +170,7 @@ class Apps:
                 connection_count_max=self._settings.db_connections,
                 room=ROOM.part(),
             ),
-            service=Executor(
-                self._cluster.dsn(app_service(app_id), database), connection_count_max=4
-            ),
+            service=service,
             rest_settings=rest_settings(self._settings),
         )
 
@@ -172,11 +190,13 @@ def rest_settings(settings: ApiSettings) -> RestSettings:
 def keys_of(cluster: Cluster, app_id: str, created_at: datetime, settings: ApiSettings) -> AppKeys:
     """The app's keys; those in the settings are the first app's."""
     if app_id != FIRST_APP:
-        return app_keys(cluster.master_key, app_id, created_at)
+        issuer = f"{settings.url}/v1/{app_id}/auth/v1"
+        return app_keys(cluster.master_key, app_id, created_at, issuer=issuer)
     return app_keys(
         cluster.master_key,
         app_id,
         created_at,
+        issuer=f"{settings.url}/auth/v1",
         jwt_secret=settings.jwt_secret,
         anon=settings.anon_key,
         service_role=settings.service_role_key,

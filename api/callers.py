@@ -4,32 +4,70 @@ import itertools
 import re
 import secrets
 
-from butterbase.api.auth.tokens import Tokens
+from butterbase.api.auth.tokens import ExpiredTokenError, Tokens
 from butterbase.api.errors import MissingKeyError
+from butterbase.api.keys.key import Scope, is_key
+from butterbase.api.keys.keyring import Keyring
+from butterbase.api.operators.operators import Operators
 from butterbase.sql.claims import Claims
+from butterbase.sql.errors import InvalidTokenError
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BEARER = "bearer "
 
 
-def verify_caller(
-    tokens: Tokens, *, authorization: str | None, key: str | None, now_s: float
+async def verify_caller(
+    tokens: Tokens,
+    keyring: Keyring,
+    *,
+    scope: Scope | None,
+    authorization: str | None,
+    key: str | None,
+    now_s: float,
+    operators: Operators | None = None,
 ) -> Claims:
     """The token of `Authorization: Bearer` speaks for the caller, else the `apikey`.
 
-    Both must be valid where both are sent. Raises MissingKeyError, InvalidTokenError,
-    ExpiredTokenError.
+    Both must be valid where both are sent, and an app key, as either, have the scope; None is what
+    no app key may do. An operator's token may be sent as either.
+
+    Raises MissingKeyError, InvalidTokenError, ExpiredTokenError, InsufficientScopeError,
+    OperatorFactorError, DatabaseUnavailableError.
     """
-    token = None
-    if authorization and authorization[: len(_BEARER)].lower() == _BEARER:
-        token = authorization[len(_BEARER) :].strip()
-    if key:
-        claims = tokens.verify(key, now_s=now_s)
-        if not token or token == key:
-            return claims
-    elif not token:
+    token = bearer_of(authorization)
+    claims = None
+    for text in (key, token if token != key else None):
+        if not text:
+            continue
+        if is_key(text):
+            claims = await keyring.verify(text, scope=scope, now_s=now_s)
+        else:
+            claims = await _verify_token(tokens, text, now_s, operators)
+    if claims is None:
         raise MissingKeyError
-    return tokens.verify(token, now_s=now_s)
+    return claims
+
+
+async def _verify_token(
+    tokens: Tokens, token: str, now_s: float, operators: Operators | None
+) -> Claims:
+    """The app's own first: they are many, and operators few."""
+    try:
+        return tokens.verify(token, now_s=now_s)
+    except InvalidTokenError as error:
+        if operators is None or isinstance(error, ExpiredTokenError):
+            raise
+        claims = await operators.verify(token, now_s=now_s)
+        if claims is None:
+            raise
+        return claims
+
+
+def bearer_of(authorization: str | None) -> str | None:
+    """The token of the header; None where it has another scheme."""
+    if authorization and authorization[: len(_BEARER)].lower() == _BEARER:
+        return authorization[len(_BEARER) :].strip()
+    return None
 
 
 class RequestIds:

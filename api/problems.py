@@ -27,6 +27,8 @@ from butterbase.api.errors import (
     ReceiveTimeoutError,
     RequestError,
 )
+from butterbase.api.keys.errors import InsufficientScopeError, KeyAdminRequiredError
+from butterbase.api.operators.errors import OperatorFactorError
 from butterbase.api.rest.errors import RestError
 from butterbase.api.rest.raised import raised_error
 from butterbase.projections.embedder import EmbedderError
@@ -58,6 +60,9 @@ _STATUS: dict[type, int] = {
     InvalidFilterError: 400,
     InvalidTokenError: 401,
     MissingKeyError: 401,
+    InsufficientScopeError: 403,
+    KeyAdminRequiredError: 403,
+    OperatorFactorError: 403,
     CollectionNotFoundError: 404,
     DocumentNotFoundError: 404,
     RagRequestError: 400,

@@ -47,7 +47,7 @@ class WorkerServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
                 "ws": websockets or "none",
                 "lifespan": "on",
                 "server_header": False,
-                "proxy_headers": False,  # nothing here goes by the client's address
+                "proxy_headers": False,  # api/auth/proxies.py, where it matters
             }
 
         self.cfg.set("bind", self._addresses)

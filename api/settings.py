@@ -37,6 +37,21 @@ class ApiSettings(SettingGroup, frozen=True):
     rest_aggregates: Annotated[
         bool, Meta(description="whether REST answers count(), sum() and their kin")
     ] = False
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="addresses and networks of proxies whose X-Forwarded-For is believed,"
+            " comma-separated"
+        ),
+    ] = "127.0.0.1,::1"
+    auth_private_urls: Annotated[
+        bool | None,
+        Meta(
+            description="let apps' OAuth providers, hooks and mail servers be in private"
+            " networks, on this machine or without HTTPS; default only for `up` with all of it on"
+            " this machine"
+        ),
+    ] = None
     body_bytes_max: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024**2
     bodies_bytes_max: Annotated[
         int, Meta(description="request bodies that a worker holds together", ge=1024)

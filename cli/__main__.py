@@ -84,6 +84,68 @@ def _keys(settings: Settings, arguments: Namespace) -> None:
     print(f"anon          {found.anon}\nservice_role  {found.service_role}")
 
 
+def _keys_create(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import keys
+
+    made = asyncio.run(
+        keys.create(
+            open_cluster(settings),
+            arguments.app,
+            name=arguments.name,
+            scopes=arguments.scope,
+            days=arguments.days,
+        )
+    )
+    print(made.key)
+    print(
+        f"id {made.id}, scopes {' '.join(made.scopes)}, until {made.expires_at}; "
+        "the key is not shown again",
+        file=sys.stderr,
+    )
+
+
+def _keys_list(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import keys
+
+    for key in asyncio.run(keys.listed(open_cluster(settings), arguments.app)):
+        state = "revoked" if key.revoked_at else f"until {key.expires_at}"
+        used = f"used {key.last_used_at}" if key.last_used_at else "never used"
+        print(f"{key.id}  {key.hint}  {key.name}  {' '.join(key.scopes)}  {state}  {used}")
+
+
+def _operators_create(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import operators
+
+    print(asyncio.run(operators.create(open_cluster(settings), arguments.email)))
+
+
+def _operators_list(settings: Settings, _arguments: Namespace) -> None:
+    from butterbase.cli import operators
+
+    for operator in asyncio.run(operators.listed(open_cluster(settings))):
+        seen = f"seen {operator.last_sign_in_at}" if operator.last_sign_in_at else "never seen"
+        factor = "second factor" if operator.has_factor else "password alone"
+        print(f"{operator.email}  since {operator.created_at}  {seen}  {factor}")
+
+
+def _operators_reset(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import operators
+
+    print(asyncio.run(operators.reset(open_cluster(settings), arguments.email)))
+
+
+def _operators_remove(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import operators
+
+    asyncio.run(operators.remove(open_cluster(settings), arguments.email))
+
+
+def _keys_revoke(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import keys
+
+    asyncio.run(keys.revoke(open_cluster(settings), arguments.app, arguments.key))
+
+
 def _db_url(settings: Settings, arguments: Namespace) -> None:
     from butterbase.cli import db
 
@@ -108,12 +170,26 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     ),
     "api": ("run the api process alone", _api),
     "stream": ("run the stream process alone: the log's reader, realtime, projections", _stream),
-    "keys": ("print an app's anon and service_role keys", _keys),
+    "keys": ("print an app's anon and service_role keys; make and revoke others", _keys),
     "migrate": ("bring the control database and the app main up to date", _migrate),
 }
 DB_COMMANDS: dict[str, tuple[str, Command]] = {
     "url": ("print the DSN of the app's owner role", _db_url),
     "push": ("apply the SQL migrations of a folder, in order", _db_push),
+}
+
+KEYS_COMMANDS: dict[str, tuple[str, Command]] = {
+    "create": ("make an app key, and print it this once", _keys_create),
+    "list": ("list the app keys that were made", _keys_list),
+    "revoke": ("revoke an app key, and those it made", _keys_revoke),
+}
+
+
+OPERATORS_COMMANDS: dict[str, tuple[str, Command]] = {
+    "create": ("make an operator, and print a password this once", _operators_create),
+    "list": ("list the operators", _operators_list),
+    "reset": ("give an operator a new password, and print it this once", _operators_reset),
+    "remove": ("take an operator's access away", _operators_remove),
 }
 
 
@@ -131,8 +207,36 @@ def parser() -> argparse.ArgumentParser:
     for command in (made["keys"], *of_database.values()):
         command.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
     of_database["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
+    _add_keys(made["keys"])
+    text = "those who run the platform: they sign in to the dashboard, and may do everything"
+    operators = commands.add_parser("operators", help=text, description=f"Operators: {text}.")
+    of_operators = _add(
+        operators.add_subparsers(required=True, metavar="ACTION"), OPERATORS_COMMANDS
+    )
+    for name in ("create", "reset", "remove"):
+        of_operators[name].add_argument("email", metavar="EMAIL", help="the operator's address")
     _add_rest(commands)
     return root
+
+
+def _add_keys(keys: argparse.ArgumentParser) -> None:
+    """Without an action it prints the app's own keys."""
+    actions = _add(keys.add_subparsers(metavar="ACTION"), KEYS_COMMANDS)
+    for action in actions.values():
+        # Its own default would replace what stands before the action.
+        action.add_argument("--app", default=argparse.SUPPRESS, help="the app's id")
+    create = actions["create"]
+    create.add_argument("name", metavar="NAME", help="what the key is for")
+    create.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        help="what it may be used for: data, ai, functions or admin; again for more",
+    )
+    create.add_argument(
+        "--days", type=int, default=90, help="how long it is good (default %(default)s)"
+    )
+    actions["revoke"].add_argument("key", metavar="ID", help="the id that `list` prints")
 
 
 def _add_rest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

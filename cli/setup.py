@@ -14,7 +14,7 @@ PUBLICATION = "butterbase"
 # every table of the developer's, the documents, and the sessions, whose end ends sockets.
 CONTROL_TABLES = (("butterbase", "apps"), ("butterbase", "events"))
 APP_SCHEMAS = ("public",)
-APP_TABLES = (("ai", "documents"), ("auth", "sessions"))
+APP_TABLES = (("ai", "documents"), ("auth", "audit_log_entries"), ("auth", "sessions"))
 
 
 async def set_up(cluster: Cluster, *, app_id: str = FIRST_APP, database: str | None = None) -> App:

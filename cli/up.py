@@ -112,6 +112,8 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
     if settings.ai.ai_private_base_urls is None and is_own_machine(settings):
         # Whoever holds the service key is at this machine anyway: a local model is what they want.
         environment["BUTTERBASE_AI_PRIVATE_BASE_URLS"] = "true"
+    if settings.api.auth_private_urls is None and is_own_machine(settings):
+        environment["BUTTERBASE_AUTH_PRIVATE_URLS"] = "true"
     environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
     environment[SUPERVISED] = str(os.getpid())
     children = [

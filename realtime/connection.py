@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 from butterbase.realtime import session as core
 from butterbase.realtime.errors import (
     InvalidFrameError,
+    SessionEndedError,
     TooManyConnectionsError,
     UnknownAppError,
 )
@@ -34,6 +35,7 @@ from butterbase.realtime.protocol import (
 )
 from butterbase.realtime.session import Effect, Session, Step
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.sql.claims import Claims
 from butterbase.sql.errors import ButterbaseError
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._fragments: list[bytes] = []
         self._preparations: dict[int, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[None]] = set()
         self._subscribers: dict[int, Subscriber] = {}
 
     # asyncio.Protocol
@@ -278,7 +281,7 @@ class Connection(asyncio.Protocol):
                 self._subscribe(self._app.hub, effect, session)
             case core.Reauthorize(key, claims):
                 if key in self._subscribers:
-                    self._subscribers[key].claims = claims
+                    self._reauthorize(self._app.hub, self._subscribers[key], claims)
             case core.Unsubscribe(key):
                 self._drop_channel(key)
             case _:
@@ -314,6 +317,22 @@ class Connection(asyncio.Protocol):
         )
         hub.register(subscriber)
 
+    def _reauthorize(self, hub: Hub, subscriber: Subscriber, claims: Claims) -> None:
+        is_known = claims.session_id == subscriber.claims.session_id
+        subscriber.claims = claims
+        if not is_known:
+            task = self._loop.create_task(self._check(hub, claims))
+            self._checks.add(task)
+            task.add_done_callback(self._checks.discard)
+
+    async def _check(self, hub: Hub, claims: Claims) -> None:
+        try:
+            await hub.check(claims)
+        except SessionEndedError:
+            self.close(Closing.SESSION_ENDED)
+        except ButterbaseError:  # whoever cannot be asked about is not let in
+            self.close(Closing.FAILED)
+
     def _drop_channel(self, key: int) -> None:
         preparation = self._preparations.pop(key, None)
         if preparation is not None:
@@ -323,6 +342,8 @@ class Connection(asyncio.Protocol):
             self._app.hub.unregister(subscriber)
 
     def _drop_channels(self) -> None:
+        for check in self._checks:
+            check.cancel()
         for key in [*self._preparations, *self._subscribers]:
             self._drop_channel(key)
 

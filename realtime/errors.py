@@ -3,6 +3,7 @@
 ButterbaseError
 ├── InvalidFrameError         a client's frame is no Phoenix message; it is dropped
 ├── InvalidSubscriptionError  changes were asked for that cannot be had; told in a `system` message
+├── SessionEndedError         the token is of a session that has ended
 ├── LogNotReadyError          nobody reads the log yet, so no subscription would be true
 └── HandshakeError            the upgrade request is refused, as HTTP
     ├── MissingKeyError
@@ -11,7 +12,7 @@ ButterbaseError
     └── TooManyConnectionsError
 """
 
-from butterbase.sql.errors import ButterbaseError
+from butterbase.sql.errors import ButterbaseError, InvalidTokenError
 
 
 class InvalidFrameError(ButterbaseError):
@@ -24,6 +25,12 @@ class InvalidSubscriptionError(ButterbaseError):
     """The changes that were asked for cannot be had."""
 
     code = "realtime_invalid_subscription"
+
+
+class SessionEndedError(InvalidTokenError):
+    """The session has ended."""
+
+    code = "realtime_session_ended"
 
 
 class LogNotReadyError(ButterbaseError):

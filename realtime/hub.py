@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from butterbase.ingest.changes import Commit, Delete, is_ddl
+from butterbase.ingest.changes import Commit, is_ddl
 from butterbase.ingest.lsn import LSN, parse_lsn
 from butterbase.realtime.access import Access, Catalog
 from butterbase.realtime.bindings import bind
@@ -34,6 +34,7 @@ from butterbase.realtime.matching import (
 from butterbase.realtime.policies import Policies, Verdict
 from butterbase.realtime.protocol import Closing, Version
 from butterbase.realtime.session import Prepared, is_expired
+from butterbase.realtime.sessions import Sessions
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.realtime.subscriptions import ChangeRequest
 from butterbase.sql.claims import Claims
@@ -41,8 +42,6 @@ from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
 
 logger = logging.getLogger(__name__)
-
-SESSIONS = ("auth", "sessions")
 
 
 class Subscriber:
@@ -101,6 +100,7 @@ class Hub:
         self._settings = settings or RealtimeSettings()
         self._catalog = Catalog(executor, age_s_max=self._settings.catalog_age_s_max)
         self._policies = Policies(executor, self._catalog, pause_s=self._settings.policy_pause_s)
+        self._sessions = Sessions(executor)
         self._statements = asyncio.Semaphore(self._settings.statement_count_max)
         self._joined: set[Subscriber] = set()
         self._subscribers: defaultdict[tuple[str, str], set[Subscriber]] = defaultdict(set)
@@ -111,7 +111,11 @@ class Hub:
     # Subscribing
 
     async def prepare(self, claims: Claims, requests: Sequence[ChangeRequest]) -> Prepared:
-        """Ask what the requests come to. Raises LogNotReadyError, DatabaseUnavailableError."""
+        """Ask what the requests come to.
+
+        Raises SessionEndedError, LogNotReadyError, DatabaseUnavailableError.
+        """
+        await self._sessions.check(claims)
         if not requests:
             return Prepared((), (), LSN(0))
         try:
@@ -125,8 +129,16 @@ class Hub:
         assert position is not None
         return Prepared(bindings.made, bindings.problems, parse_lsn(position.decode()))
 
+    async def check(self, claims: Claims) -> None:
+        """Raises SessionEndedError, DatabaseUnavailableError."""
+        await self._sessions.check(claims)
+
     def register(self, subscriber: Subscriber) -> None:
         """Every commit that is delivered from now on goes to the subscriber, if it may see it."""
+        if self._sessions.has_ended(subscriber.claims):  # since `prepare` has asked
+            subscriber.is_open = False
+            asyncio.get_running_loop().call_soon(subscriber.close, Closing.SESSION_ENDED)
+            return
         self._joined.add(subscriber)
         for binding in subscriber.bindings:
             self._subscribers[binding.schema, binding.table].add(subscriber)
@@ -145,7 +157,7 @@ class Hub:
 
     async def deliver(self, commit: Commit) -> None:
         """Queue the commit. Past the limit the subscribers are closed, and may come back."""
-        self._end_sessions(set(filter(None, map(ended_session, commit.changes))))
+        self._close_sessions(self._sessions.hear(commit.changes))
         if not self._subscribers and not self._queue:
             if any(map(is_ddl, commit.changes)):
                 self._catalog.forget()
@@ -159,8 +171,8 @@ class Hub:
         self._queued_change_count = count
         self._has_work.set()
 
-    def _end_sessions(self, ids: set[str]) -> None:
-        """Close the sockets of sessions that were revoked; their tokens may live on for a while."""
+    def _close_sessions(self, ids: set[str]) -> None:
+        """Close the sockets of sessions that have ended."""
         if ids:
             for subscriber in [s for s in self._joined if s.claims.session_id in ids]:
                 self.unregister(subscriber)
@@ -281,16 +293,6 @@ class Hub:
                 verdict = verdicts[subscriber.claims, batch[index].change.relation.oid]
                 if index in verdict.visible and verdict.access is not None:
                     frames.send(subscriber, index, bindings, verdict.access)
-
-
-def ended_session(change: object) -> str | None:
-    """The id of a row that was deleted from `auth.sessions`."""
-    if not isinstance(change, Delete) or change.relation.qualified_name != SESSIONS:
-        return None
-    for column, value in change.relation.pairs(change.old):
-        if column.name == "id" and isinstance(value, str):
-            return value
-    return None
 
 
 class _Frames:

@@ -160,7 +160,8 @@ def on_refused(session: Session, key: int, ref: Ref, error: ButterbaseError) -> 
     channel = _by_key(session, key)
     if channel is None:
         return session, []
-    reason = {"reason": f"UnableToConnectToProject: {error.message}"}
+    code = "InvalidJWTToken" if isinstance(error, InvalidTokenError) else "UnableToConnectToProject"
+    reason = {"reason": f"{code}: {error.message}"}
     return _without(session, channel), [
         Unsubscribe(key),
         Send(_reply_message(channel, ref, "error", reason)),

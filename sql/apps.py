@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 from typing import LiteralString
@@ -18,7 +19,7 @@ from butterbase.sql.cluster import (
     app_service,
 )
 from butterbase.sql.errors import SettingError
-from butterbase.sql.migrate import migrate, read_migrations
+from butterbase.sql.migrate import Migration, migrate, read_migrations
 from butterbase.sql.server import check_server, connect
 
 _MIGRATIONS = files("butterbase.sql").joinpath("migrations")
@@ -43,10 +44,16 @@ async def set_up_cluster(cluster: Cluster) -> None:
         await _create_database(conn, cluster.control_database)
     async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         await migrate(conn, read_migrations(_MIGRATIONS / "control"))
+        await migrate(conn, _auth_migrations(), table="auth_migrations")
         await _forget_foreign_checkpoints(conn)
         for role in LoginRole:
             await _set_password(conn, role, cluster.password(role))
-        await _restrict(conn, cluster.control_database, [LoginRole.SERVICE, LoginRole.STREAM])
+        await _restrict(conn, cluster.control_database, list(LoginRole))
+
+
+def _auth_migrations() -> list[Migration]:
+    """Those of an app's database that operators sign in by as well."""
+    return [m for m in read_migrations(_MIGRATIONS / "app") if "_auth" in m.name]
 
 
 async def create_app(cluster: Cluster, app_id: str, *, database: str | None = None) -> App:
@@ -148,7 +155,7 @@ async def _set_password(conn: AsyncConnection, role: str, password: str) -> None
     )
 
 
-async def _restrict(conn: AsyncConnection, database: str, roles: list[str]) -> None:
+async def _restrict(conn: AsyncConnection, database: str, roles: Sequence[str]) -> None:
     """Only these roles (and superusers) may connect."""
     name = sql.Identifier(database)
     await conn.execute(sql.SQL("revoke connect, temporary on database {} from public").format(name))

@@ -22,6 +22,8 @@ class Claims(Struct, frozen=True):
     expires_at: int | None = None
     """Seconds since the epoch (`exp`)."""
     session_id: str | None = None
+    key_id: str | None = None
+    """The app key's id, when it is one that calls."""
 
 
 def claims_for_role(role: str) -> Claims:

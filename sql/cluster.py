@@ -17,6 +17,8 @@ class LoginRole(StrEnum):
 
     SERVICE = "butterbase_service"
     """The api's own tables in the control database."""
+    OPERATORS = "butterbase_operators"
+    """Auth of those who run the platform, in the control database."""
     STREAM = "butterbase_stream"
     """Reads the log and writes projections, in every database."""
 

@@ -60,6 +60,10 @@ class MasterKey:
         """The secret for a purpose, 43 base64url characters: the same each time."""
         return base64.urlsafe_b64encode(self._derive(purpose)).decode().rstrip("=")
 
+    def derive_bytes(self, purpose: str, *, length: int) -> bytes:
+        """As `derive`, of any length and without a text form."""
+        return HKDF(SHA256(), length, salt=None, info=purpose.encode()).derive(self._key)
+
     def seal(self, plaintext: bytes, *, purpose: str) -> bytes:
         """Encrypt for storage: nonce, ciphertext and tag."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -74,4 +78,4 @@ class MasterKey:
             raise SettingError("a stored secret was sealed under another master key") from error
 
     def _derive(self, purpose: str) -> bytes:
-        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(self._key)
+        return self.derive_bytes(purpose, length=_KEY_BYTES)

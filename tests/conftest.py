@@ -5,6 +5,7 @@ BUTTERBASE_TEST_POSTGRES=docker, or else the embedded one.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,18 @@ from butterbase.sql.embedded import EmbeddedPostgres
 from tests.installation import Installation, installed
 from tests.postgres import Database, Databases
 
-# Nothing of a test run needs to outlive a crash.
-VOLATILE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+# Nothing of a test run needs to outlive a crash, and its passwords need not be dear to guess: each
+# connection is authenticated, and a test makes dozens.
+VOLATILE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "scram_iterations": "1",
+}
+
+# A test's databases are some hundreds of files, which a disk takes half a second to make.
+MEMORY = Path("/dev/shm")  # noqa: S108  only a directory of a random name is made in it
+MEMORY_BYTES_MIN = 4 * 1024**3
 
 
 def container_server() -> Iterator[str]:
@@ -30,8 +41,14 @@ def container_server() -> Iterator[str]:
         yield container.get_connection_url()
 
 
+def data_root() -> Path | None:
+    """Where the server's files are; None: where temporary files are."""
+    is_roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN
+    return MEMORY if is_roomy and os.access(MEMORY, os.W_OK) else None
+
+
 def embedded_server() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="butterbase-tests-") as directory:
+    with tempfile.TemporaryDirectory(prefix="butterbase-tests-", dir=data_root()) as directory:
         Path(directory).chmod(0o711)  # run by root, the server is another user
         server = EmbeddedPostgres(Path(directory, "pg"), password="secret", settings=VOLATILE)
         try:

@@ -1,6 +1,5 @@
 """The web edge on a real socket, in the test's own loop."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,24 +7,39 @@ from typing import Any
 import httpx
 import uvicorn
 
+from tests.waiting import until
+
 
 @asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free loopback port; yields its URL."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", **options
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="warning",
+        lifespan="on",
+        proxy_headers=False,  # as api/server.py has it
+        **options,
     )
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
+    # Its steps without its pauses, of a tenth of a second at the end of each test.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    assert server.started, "the server did not start"
     try:
-        while not server.started:
-            assert not task.done(), "the server did not start"
-            await asyncio.sleep(0.005)
+        await server.on_tick(0)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
-        await task
+        for listener in server.servers:
+            listener.close()
+        state = server.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await until(lambda: not (state.connections or state.tasks))
+        await server.lifespan.shutdown()
 
 
 @asynccontextmanager

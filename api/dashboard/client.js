@@ -39,9 +39,10 @@ export async function send(method, path, { headers = {}, body, signal } = {}) {
   }
 }
 
-/** The JSON of a call with the key. Raises CallError for any other status than 2xx. */
-export async function callJson(method, path, { key, value, signal } = {}) {
+/** The JSON of a call with the key or token. Raises CallError for any other status than 2xx. */
+export async function callJson(method, path, { key, token, value, signal } = {}) {
   const headers = key ? { apikey: key } : {};
+  if (token) headers.Authorization = `Bearer ${token}`;
   if (value !== undefined) headers["Content-Type"] = "application/json";
   const body = value === undefined ? undefined : JSON.stringify(value);
   const answer = await send(method, path, { headers, body, signal });
@@ -63,8 +64,8 @@ export function parseJson(text) {
 /** Our problem, or OpenAI's error object, in words. */
 export function explain(status, body) {
   const problem = body?.error ?? body;
-  const { message, param, hint, code } = typeof problem === "object" && problem ? problem : {};
-  const said = [param && `${param}:`, sentence(message || "the server said no more")];
+  const { message, msg, param, hint, code } = typeof problem === "object" && problem ? problem : {};
+  const said = [param && `${param}:`, sentence(message || msg || "the server said no more")];
   if (hint) said.push(sentence(`Hint: ${hint}`));
   if (code) said.push(`(${code})`);
   return `${status}: ${said.filter(Boolean).join(" ")}`;

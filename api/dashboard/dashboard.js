@@ -3,13 +3,16 @@
 import { CallError, callJson, parseJson, send } from "./client.js";
 import { showConfig, startConfig } from "./config.js";
 import { byId, bytes, count, setRows, setText, setTotals } from "./dom.js";
+import { endSession, renewed, signIn } from "./operator.js";
 import { startPlayground } from "./playground.js";
 
 const REFRESH_MS = 2000;
 const USAGE_DAYS = 30;
 const KEY_ITEM = "butterbase.service_role";
+const SESSION_ITEM = "butterbase.operator";
 
-let key = sessionStorage.getItem(KEY_ITEM);
+let key = sessionStorage.getItem(KEY_ITEM); // of the service role, or an operator's access token
+let session = parseJson(sessionStorage.getItem(SESSION_ITEM) ?? "null");
 let leaving = new AbortController(); // aborted when the key is forgotten: late answers are dropped
 
 async function showReadiness() {
@@ -84,9 +87,33 @@ function usageRows(report, nameless) {
 
 async function refresh() {
   const { signal } = leaving;
+  if (session) await keepSignedIn();
   const shown = [showReadiness()];
   if (key) shown.push(showUsage(signal), showConfig(key, signal));
   await Promise.all(shown);
+}
+
+function enter(entered) {
+  session = entered;
+  key = entered.access_token;
+  sessionStorage.setItem(SESSION_ITEM, JSON.stringify(session));
+  sessionStorage.setItem(KEY_ITEM, key);
+}
+
+async function keepSignedIn() {
+  try {
+    const next = await renewed(session);
+    if (next !== session && !leaving.signal.aborted) enter(next);
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) leave(); // else it may be there again soon
+  }
+}
+
+function leave() {
+  sessionStorage.removeItem(KEY_ITEM);
+  sessionStorage.removeItem(SESSION_ITEM);
+  leaving.abort();
+  location.reload(); // nothing that the key showed stays in the page
 }
 
 async function keepRefreshing() {
@@ -124,10 +151,23 @@ byId("key-form").addEventListener("submit", (event) => {
   openWith(byId("key").value.trim());
 });
 
-byId("forget").addEventListener("click", () => {
-  sessionStorage.removeItem(KEY_ITEM);
-  leaving.abort();
-  location.reload(); // nothing that the key showed stays in the page
+byId("operator-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    enter(await signIn(byId("email").value, byId("password").value, byId("code").value));
+  } catch (error) {
+    setText("operator-error", error.message);
+    return;
+  }
+  event.target.reset();
+  setText("operator-error", "");
+  showKeyed();
+  await refresh();
+});
+
+byId("forget").addEventListener("click", async () => {
+  if (session) await endSession(session);
+  leave();
 });
 
 byId("usage-form").addEventListener("submit", (event) => event.preventDefault());

@@ -1,7 +1,8 @@
 """The dashboard: one page and its files, without any data.
 
-The page asks the API for everything, as its operator: with the service_role key pasted into it.
-So the files are open to all, and what may run in the page is told by the policy below.
+The page asks the API for everything, as an operator who signs in to it, or with the service_role
+key pasted into it. So the files are open to all, and what may run in the page is told by the policy
+below.
 
 https://www.w3.org/TR/CSP3/
 https://www.w3.org/TR/trusted-types/

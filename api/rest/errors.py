@@ -6,6 +6,7 @@ https://docs.postgrest.org/en/stable/references/errors.html
 from collections.abc import Sequence
 from typing import ClassVar
 
+from butterbase.api.rest.header_fields import quoted
 from butterbase.sql.errors import ButterbaseError
 
 
@@ -185,6 +186,30 @@ class MaxAffectedRpcError(RestError):
     """Function must return SETOF or TABLE when max-affected preference is used with handling=strict"""  # noqa: E501
 
     code = "PGRST128"
+
+
+class _InvalidTokenError(RestError):
+    """The token is not accepted: RFC 6750, section 3."""
+
+    code = "PGRST301"
+    status = 401
+
+    def __init__(self, message: str = "", *, details: str | None = None) -> None:
+        super().__init__(message, details=details)
+        challenge = f'Bearer error="invalid_token", error_description={quoted(self.message)}'
+        self.headers = [(b"www-authenticate", challenge.encode())]
+
+
+class UndecodableTokenError(_InvalidTokenError):
+    """JWT couldn't be decoded"""
+
+    code = "PGRST301"
+
+
+class InvalidClaimsError(_InvalidTokenError):
+    """The token's claims do not hold."""
+
+    code = "PGRST303"
 
 
 class NotInSchemaError(RestError):

@@ -266,6 +266,14 @@ async def test_an_apps_provider_may_not_be_a_private_address(
         ("fe80::1%eth0", False),
         ("fd00::1", False),
         ("::ffff:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
+        ("ff0e::1", False),
+        ("224.0.1.1", False),
     ],
 )
 def test_private_addresses(host: str, is_public: bool) -> None:

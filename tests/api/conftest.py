@@ -1,17 +1,19 @@
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
 from butterbase.api.app import create_app
 from butterbase.api.apps import keys_of
+from butterbase.api.auth import passwords
 from butterbase.api.auth.keys import AppKeys
 from butterbase.api.settings import ApiSettings
 from tests.installation import Installation
@@ -19,6 +21,8 @@ from tests.serving import client_of
 
 # Outlives a run: building the local model's graph takes seconds.
 MODELS_DIR = Path(tempfile.gettempdir(), f"butterbase-models-{os.getuid()}")
+
+CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ async def running(installation: Installation, settings: ApiSettings) -> AsyncIte
     )
     async with client_of(app) as client:
         yield Api(client, keys, installation)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Most tests sign somebody in, and few are about how long that takes an attacker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_HASHER", CHEAP)
+        passwords._nobody.cache_clear()
+        yield
+    passwords._nobody.cache_clear()
 
 
 @pytest.fixture

@@ -1,16 +1,37 @@
 import time
+from datetime import UTC, datetime
 
 import pytest
 
-from butterbase.api.auth.keys import AppKeys
+from butterbase.api.auth.keys import app_keys
 from butterbase.api.auth.tokens import Tokens, TokenSubject
 from butterbase.api.callers import RequestIds, verify_caller
 from butterbase.api.errors import MissingKeyError
+from butterbase.api.keys.keyring import Keyring
+from butterbase.sql.claims import Claims
 from butterbase.sql.errors import InvalidTokenError
+from butterbase.sql.pipeline import Executor
+from butterbase.sql.secrets import MasterKey
 
-TOKENS = Tokens(AppKeys(jwt_secret="x" * 32, anon="the-anon-key", service_role="the-service-key"))
 NOW_S = int(time.time())
+TOKENS = Tokens(
+    app_keys(
+        MasterKey(bytes(32)),
+        "main",
+        datetime.fromtimestamp(NOW_S, UTC),
+        anon="the-anon-key",
+        service_role="the-service-key",
+    )
+)
+KEYRING = Keyring(Executor("host=nowhere.invalid"), "main")
+"""Not to be asked: nobody sends an app key here."""
 TOKEN = TOKENS.sign(TokenSubject("ana", None, "s", {}, {}), now_s=NOW_S, life_s=60)
+
+
+async def verify(authorization: str | None, key: str | None) -> Claims:
+    return await verify_caller(
+        TOKENS, KEYRING, scope=None, authorization=authorization, key=key, now_s=NOW_S
+    )
 
 
 @pytest.mark.parametrize(
@@ -24,10 +45,10 @@ TOKEN = TOKENS.sign(TokenSubject("ana", None, "s", {}, {}), now_s=NOW_S, life_s=
         ("Basic eDp5", "the-anon-key", "anon"),
     ],
 )
-def test_the_token_speaks_for_the_caller_else_the_key(
+async def test_the_token_speaks_for_the_caller_else_the_key(
     authorization: str | None, key: str | None, role: str
 ) -> None:
-    claims = verify_caller(TOKENS, authorization=authorization, key=key, now_s=NOW_S)
+    claims = await verify(authorization, key)
     assert claims.role == role
 
 
@@ -42,11 +63,11 @@ def test_the_token_speaks_for_the_caller_else_the_key(
         ("Bearer no-token", "the-anon-key", InvalidTokenError),
     ],
 )
-def test_both_must_be_valid_where_both_are_sent(
+async def test_both_must_be_valid_where_both_are_sent(
     authorization: str | None, key: str | None, refusal: type[Exception]
 ) -> None:
     with pytest.raises(refusal):
-        verify_caller(TOKENS, authorization=authorization, key=key, now_s=NOW_S)
+        await verify(authorization, key)
 
 
 @pytest.mark.parametrize("given", [None, "", "a b", "x" * 65, "é", "a\nb"])

@@ -13,6 +13,9 @@ from butterbase.api.apps import keys_of
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.cluster import app_authenticator
 from tests.cli.processes import BUTTERBASE, DEADLINE_S, environment, free_port, wait_until
+from tests.clients.auth import SETTINGS, Auth
+from tests.clients.auth_py import CLIENTS as AUTH_CLIENTS
+from tests.clients.auth_py import Clients
 from tests.clients.library import SCHEMA, Library
 from tests.clients.postgrest_py import CLIENTS, Client, client_of, close
 from tests.installation import Installation, installed
@@ -62,6 +65,24 @@ async def shared_client(
 def client(shared_client: Client, library: Library) -> Client:
     """PyPI's `postgrest`, each of its two clients, as the service role."""
     return shared_client
+
+
+@pytest.fixture
+def auth(shared_library: Library) -> Iterator[Auth]:
+    """The library's auth without users, mailing codes and links."""
+    auth = Auth(shared_library)
+    auth.reset()
+    auth.configure(**SETTINGS)
+    yield auth
+    auth.reset()
+
+
+@pytest.fixture(params=sorted(AUTH_CLIENTS))
+async def clients(request: pytest.FixtureRequest, auth: Auth) -> AsyncIterator[Clients]:
+    """PyPI's `supabase_auth`, each of its two clients."""
+    clients = Clients(auth, request.param)
+    yield clients
+    await clients.close()
 
 
 @pytest.fixture(scope="package")

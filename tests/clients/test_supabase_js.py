@@ -1,4 +1,4 @@
-"""npm's unmodified `@supabase/postgrest-js` and `@supabase/supabase-js`: js/*.test.js in node.
+"""npm's unmodified `@supabase/supabase-js` and the packages it is made of: js/*.test.js in node.
 
 Without node and npm these are skipped, or fail where BUTTERBASE_REQUIRE_NODE is set, as in CI.
 """

@@ -158,7 +158,9 @@ async def streaming(
     async with await psycopg.AsyncConnection.connect(
         installation.main.dsn, autocommit=True
     ) as conn:
-        await ensure_publication(conn, "butterbase", schemas=["public"])
+        await ensure_publication(
+            conn, "butterbase", schemas=["public"], tables=[("auth", "sessions")]
+        )
         await ensure_slot(conn, slot)
     executor = Executor(installation.cluster.dsn(app_authenticator("main"), installation.main.name))
     hub = Hub(executor, wait_log=lambda: consumer.wait_connected(), settings=settings)

@@ -75,9 +75,19 @@ async def test_what_a_developer_plants_is_not_run_by_us(
 def test_password_hashes_are_for_nobody_but_us(installation: Installation) -> None:
     with psycopg.connect(installation.owner_dsn, autocommit=True) as conn:
         conn.execute("select id, email from auth.users")
-        for table in ("refresh_tokens", "sessions", "users"):
+        for table in ("mfa_factors", "one_time_tokens", "sessions", "users"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(sql.SQL("select * from {}").format(sql.Identifier("auth", table)))
+
+
+def test_callers_may_execute_of_auth_what_tells_who_they_are(installation: Installation) -> None:
+    with psycopg.connect(installation.main.dsn) as conn:
+        open_to_all = conn.execute(
+            "select array_agg(distinct proname::text order by proname::text) from pg_proc"
+            " where pronamespace = 'auth'::regnamespace"
+            " and has_function_privilege('anon', oid, 'execute')"
+        ).fetchone()
+    assert open_to_all == (["email", "jwt", "role", "uid"],)
 
 
 async def test_checkpoints_of_another_servers_log_are_forgotten(

@@ -24,30 +24,6 @@ class TokenRequiredError(RestError):
         super().__init__(headers=[(b"www-authenticate", b"Bearer")])
 
 
-class _InvalidTokenError(RestError):
-    """The token is not accepted."""
-
-    code = "PGRST301"
-    status = 401
-
-    def __init__(self, message: str = "", *, details: str | None = None) -> None:
-        super().__init__(message, details=details)
-        challenge = f'Bearer error="invalid_token", error_description="{self.message}"'
-        self.headers = [(b"www-authenticate", challenge.encode())]
-
-
-class UndecodableTokenError(_InvalidTokenError):
-    """JWT couldn't be decoded"""
-
-    code = "PGRST301"
-
-
-class InvalidClaimsError(_InvalidTokenError):
-    """The token's claims do not hold."""
-
-    code = "PGRST303"
-
-
 class ConnectionLostError(RestError):
     """Database connection error."""
 

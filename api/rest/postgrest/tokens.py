@@ -14,12 +14,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from butterbase.api.rest.postgrest.errors import (
-    InvalidClaimsError,
-    NoSecretError,
-    TokenRequiredError,
-    UndecodableTokenError,
-)
+from butterbase.api.rest.errors import InvalidClaimsError, UndecodableTokenError
+from butterbase.api.rest.postgrest.errors import NoSecretError, TokenRequiredError
 from butterbase.api.rest.postgrest.keys import Keys
 from butterbase.api.rest.postgrest.role_path import RolePath
 from butterbase.sql.claims import Claims

@@ -69,6 +69,26 @@ create table butterbase.ai_config (
   updated_at timestamptz not null default now()
 );
 
+create table butterbase.app_keys (
+  id uuid primary key default gen_random_uuid(),
+  app_id text not null references butterbase.apps on delete cascade,
+  name text not null,
+  hash bytea not null unique,
+  hint text not null,
+  scopes text[] not null check (
+    cardinality(scopes) > 0 and scopes <@ array['data', 'ai', 'functions', 'admin']),
+  created_by uuid references butterbase.app_keys on delete set null,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  revoked_at timestamptz,
+  last_used_at timestamptz
+);
+
+comment on column butterbase.app_keys.hash is 'SHA-256 of the key; the key is not kept.';
+
+create index app_keys_app_id on butterbase.app_keys (app_id, created_at);
+create index app_keys_created_by on butterbase.app_keys (created_by);
+
 create table butterbase.checkpoints (
   projection text primary key,
   lsn pg_lsn not null,
@@ -83,5 +103,7 @@ grant select on butterbase.events to butterbase_stream;
 grant select on butterbase.usage to butterbase_service;
 grant select, insert, update, delete on butterbase.usage to butterbase_stream;
 grant select, insert, update on butterbase.ai_config to butterbase_service;
+grant select, insert, update (revoked_at, last_used_at) on butterbase.app_keys
+  to butterbase_service;
 grant select, insert, update on butterbase.checkpoints to butterbase_stream;
 grant select on butterbase.checkpoints to butterbase_service;

@@ -1,5 +1,6 @@
 from typing import Any
 
+import bcrypt
 import psycopg
 import pytest
 from argon2 import PasswordHasher
@@ -12,6 +13,11 @@ ANA = {"email": "ana@example.com", "password": "correct horse"}
 async def post(api: Api, path: str, body: Any, **headers: str) -> tuple[int, Any]:
     answer = await api.client.post(f"/auth/v1/{path}", json=body, headers=api.anon | headers)
     return answer.status_code, answer.json()
+
+
+async def configure(api: Api, **patch: Any) -> None:
+    answer = await api.client.put("/auth/v1/admin/settings", json=patch, headers=api.service)
+    assert answer.status_code == 200, answer.text
 
 
 async def test_a_user_signs_up_and_in_and_is_known(api: Api) -> None:
@@ -64,12 +70,17 @@ async def test_a_refusal_has_a_stable_code(api: Api, path: str, body: Any, code:
 
 
 async def test_a_refresh_token_is_good_once(api: Api) -> None:
+    await configure(api, refresh_reuse_s=0)
     _, session = await post(api, "signup", ANA)
     old = {"refresh_token": session["refresh_token"]}
     status, renewed = await post(api, "token?grant_type=refresh_token", old)
     assert status == 200
     assert renewed["refresh_token"] != session["refresh_token"]
-    assert (await post(api, "token?grant_type=refresh_token", old))[0] == 400
+    status, error = await post(api, "token?grant_type=refresh_token", old)
+    assert (status, error["error_code"]) == (400, "refresh_token_already_used")
+    new = {"refresh_token": renewed["refresh_token"]}
+    status, error = await post(api, "token?grant_type=refresh_token", new)
+    assert (status, error["error_code"]) == (400, "refresh_token_not_found")
 
 
 async def test_signing_out_ends_the_session(api: Api) -> None:
@@ -95,11 +106,31 @@ async def test_passwords_are_hashed_and_renewed_when_the_parameters_change(api: 
     assert renewed not in (weaker, stored)
 
 
+async def test_a_bcrypt_hash_of_another_system_opens_the_account_and_is_renewed(api: Api) -> None:
+    await post(api, "signup", ANA)
+    imported = bcrypt.hashpw(ANA["password"].encode(), bcrypt.gensalt(4)).decode()
+    with psycopg.connect(api.installation.main.dsn, autocommit=True) as conn:
+        conn.execute("update auth.users set encrypted_password = %s", [imported])
+        wrong = ANA | {"password": "wrong horse"}
+        assert (await post(api, "token?grant_type=password", wrong))[0] == 400
+        assert (await post(api, "token?grant_type=password", ANA))[0] == 200
+        (renewed,) = conn.execute("select encrypted_password from auth.users").fetchone() or ()
+    assert renewed.startswith("$argon2id$")
+    assert (await post(api, "token?grant_type=password", ANA))[0] == 200
+
+
 async def test_a_banned_user_does_not_get_in(api: Api) -> None:
     _, session = await post(api, "signup", ANA)
     with psycopg.connect(api.installation.main.dsn, autocommit=True) as conn:
         conn.execute("update auth.users set banned_until = 'infinity'")
-    assert (await post(api, "token?grant_type=password", ANA))[0] == 400
+    status, error = await post(api, "token?grant_type=password", ANA)
+    assert (status, error["error_code"]) == (400, "user_banned")
+    # Who does not know the password does not learn of the ban.
+    status, error = await post(api, "token?grant_type=password", ANA | {"password": "wrong horse"})
+    assert (status, error["error_code"]) == (400, "invalid_credentials")
+    bearer = api.anon | {"Authorization": f"Bearer {session['access_token']}"}
+    gone = await api.client.get("/auth/v1/user", headers=bearer)
+    assert gone.json()["error_code"] == "user_banned"
     refresh = {"refresh_token": session["refresh_token"]}
     assert (await post(api, "token?grant_type=refresh_token", refresh))[0] == 400
 
@@ -118,7 +149,9 @@ async def test_a_wrong_key_or_token_is_401(api: Api) -> None:
         {"apikey": "wrong", "Authorization": f"Bearer {api.keys.anon}"},
     ):
         answer = await api.client.get("/rest/v1/x", headers=headers)
-        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+        assert (answer.status_code, answer.json()["code"]) == (401, "PGRST301")
+        challenge = answer.headers["WWW-Authenticate"]
+        assert challenge.startswith('Bearer error="invalid_token", error_description="')
 
 
 async def test_the_service_key_is_nobodys_session(api: Api) -> None:

@@ -15,10 +15,10 @@ export const library = new PostgrestClient(`${BUTTERBASE_URL}/rest/v1`, {
 /** The same database in PostgREST mode. */
 export const postgrest = new PostgrestClient(POSTGREST_URL)
 
-/** `@supabase/supabase-js`; Node before 22 has no WebSocket, and REST needs none. */
-export function supabase(key = ANON_KEY) {
+/** `@supabase/supabase-js`; Node before 22 has no WebSocket, and REST and auth need none. */
+export function supabase(key = ANON_KEY, auth = {}) {
   return createClient(BUTTERBASE_URL, key, {
-    auth: { persistSession: false, autoRefreshToken: false },
+    auth: { persistSession: false, autoRefreshToken: false, ...auth },
     realtime: { transport: globalThis.WebSocket ?? class {} },
   })
 }

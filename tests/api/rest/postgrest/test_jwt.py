@@ -16,13 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
-from butterbase.api.rest.errors import RestError
-from butterbase.api.rest.postgrest.errors import (
-    InvalidClaimsError,
-    NoSecretError,
-    TokenRequiredError,
-    UndecodableTokenError,
-)
+from butterbase.api.rest.errors import InvalidClaimsError, RestError, UndecodableTokenError
+from butterbase.api.rest.postgrest.errors import NoSecretError, TokenRequiredError
 from butterbase.api.rest.postgrest.keys import Keys, decode_base64, read_keys
 from butterbase.api.rest.postgrest.role_path import parse_role_path
 from butterbase.api.rest.postgrest.tokens import (
