@@ -65,9 +65,9 @@ async def test_an_access_token_has_to_be_the_id_tokens(world: World) -> None:
         ({"aud": "another"}, "Unacceptable audience in id_token"),
         ({"aud": ["another", CLIENT_ID]}, "Unacceptable audience in id_token"),
         ({"iss": "https://accounts.google.com"}, "Bad ID token"),
-        ({"exp": int(time.time()) - 61}, "Bad ID token"),
+        ({"exp": -61}, "Bad ID token"),
         ({"exp": None}, "Bad ID token"),
-        ({"iat": int(time.time()) + 300}, "Bad ID token"),
+        ({"iat": 300}, "Bad ID token"),
         ({"sub": ""}, "the provider told no id"),
         ({"sub": None}, "the provider told no id"),
     ],
@@ -75,7 +75,9 @@ async def test_an_access_token_has_to_be_the_id_tokens(world: World) -> None:
 async def test_a_token_of_others_is_refused(
     world: World, claims: dict[str, Any], told: str
 ) -> None:
-    status, refused = await world.id_token(world.issuer.id_token(**claims))
+    # Times count from now, which is not when the tests were collected.
+    times = {name: int(time.time()) + s for name, s in claims.items() if isinstance(s, int)}
+    status, refused = await world.id_token(world.issuer.id_token(**claims | times))
     assert (status, refused["error"]) == (400, "invalid request")
     assert refused["error_description"].startswith(told)
     assert world.rows("select count(*) from auth.users") == [(0,)]
