@@ -32,12 +32,6 @@ class UnknownAppError(NotFoundError):
     code = "app_not_found"
 
 
-class InvalidBodyError(RequestError):
-    """The body cannot be read as JSON of the expected shape."""
-
-    code = "PGRST102"
-
-
 class HeadTooLargeError(RequestError):
     """The request's URL and headers are larger, or more, than this server accepts."""
 

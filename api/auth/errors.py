@@ -258,12 +258,6 @@ class ProviderEmailUnverifiedError(AuthError):
     code = "provider_email_needs_verification"
 
 
-class UnexpectedAudienceError(AuthError):
-    """Unacceptable audience in id_token"""
-
-    code = "unexpected_audience"
-
-
 class ManualLinkingDisabledError(AuthError):
     """Manual linking is disabled"""
 

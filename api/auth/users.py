@@ -202,10 +202,6 @@ async def find_by_email(app: AppRuntime, email: str, *, now_s: float) -> FoundUs
     return await _find(app, "find_user_by_email", normal_email(email), now_s)
 
 
-async def find_by_phone(app: AppRuntime, phone: str, *, now_s: float) -> FoundUser | None:
-    return await _find(app, "find_user_by_phone", phone, now_s)
-
-
 def found(result: Result) -> FoundUser | None:
     """Of a statement that selects what `find_user` does."""
     if result.row_count == 0:

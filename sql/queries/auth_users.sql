@@ -28,16 +28,6 @@ select
 from auth.users u
 where lower(u.email) = lower($1) and u.deleted_at is null;
 
--- name: find_user_by_phone
-select
-  u.id, u.email, u.phone, u.encrypted_password, u.email_confirmed_at is not null,
-  u.phone_confirmed_at is not null, u.is_anonymous,
-  coalesce(u.banned_until > to_timestamp($2::float8), false), u.invited_at is not null,
-  exists (select from auth.mfa_factors f where f.user_id = u.id and f.status = 'verified'),
-  auth.user_json(u)
-from auth.users u
-where u.phone = $1 and u.deleted_at is null;
-
 -- name: user_json
 -- No row when there is none, or it was deleted.
 select auth.user_json(u) from auth.users u where u.id = $1::uuid and u.deleted_at is null;

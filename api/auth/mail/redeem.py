@@ -40,7 +40,6 @@ class Redeemed(Struct, frozen=True):
     """One of: half a change of address, a code to exchange, a session's JSON."""
 
     redirect_to: str
-    is_half: bool = False
     auth_code: str | None = None
     session: bytes | None = None
 
@@ -74,7 +73,7 @@ async def redeem(
     target = (redirect_to or b"").decode()
     match outcome:
         case b"half":
-            return Redeemed(target, is_half=True)
+            return Redeemed(target)
         case b"email_exists":
             raise EmailExistsError
         case b"redeemed" if is_flow == b"t":

@@ -42,8 +42,9 @@ end
 $$;
 
 -- A new token in the place of the older one of its kind that the same requester has asked for, and
--- the mail that carries it. Others' tokens stay, some of each. The mail's id; null when there is no such user, or its address is another one by now: then there is
--- no token and no mail, but a line in the trail all the same, so that the statement takes as long.
+-- the mail that carries it. Others' tokens stay, some of each. The mail's id; null when there is no
+-- such user, or its address is another one by now: then there is no token and no mail, but a line in
+-- the trail all the same, so that the statement takes as long.
 create function auth.put_one_time_token(
   of_user uuid, of_kind text, new_link_hash bytea, new_code_hash bytea, address text,
   to_redirect text, challenge text, challenge_method text, at_time timestamptz, life interval,

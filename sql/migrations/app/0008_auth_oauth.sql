@@ -43,16 +43,14 @@ $$;
 create function auth.evict(of_user uuid, at_time timestamptz, from_ip text, traits jsonb)
 returns void
 language sql set search_path = '' as $$
+  select auth.reclaim_user(
+    of_user, null, case when u.invited_at is null then '{}' else u.raw_user_meta_data end, at_time)
+  from auth.users u
+  where u.id = of_user;
   update auth.users
-  set encrypted_password = null, phone = null, phone_confirmed_at = null, phone_change = null,
-    email_change = null, email_change_confirm_status = 0,
-    raw_user_meta_data = case when invited_at is null then '{}' else raw_user_meta_data end
+  set phone = null, phone_confirmed_at = null, phone_change = null
   where id = of_user;
   delete from auth.identities where user_id = of_user;
-  delete from auth.sessions where user_id = of_user;
-  delete from auth.mfa_factors where user_id = of_user;
-  delete from auth.one_time_tokens where user_id = of_user;
-  delete from auth.flow_state where user_id = of_user or linking_user_id = of_user;
   select auth.write_audit('user_modified', 'user', of_user, at_time, from_ip, traits)
 $$;
 
