@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.5
 APP_RETRY_S = 10.0
 
+APPS = ("butterbase", "apps")
+
 POLICY_TIMEOUT_MS = 2_000
 """A policy that takes longer to judge a batch of changes shows none of them."""
 
@@ -205,7 +207,7 @@ class _NewApps:
         self._on_new_app = on_new_app
 
     async def deliver(self, commit: Commit) -> None:
-        if any(isinstance(c, Insert) and c.relation.name == "apps" for c in commit.changes):
+        if any(isinstance(change, Insert) for change in commit.changes_of(APPS)):
             await self._on_new_app()
 
     def position(self) -> LSN | None:

@@ -1,11 +1,14 @@
 """Commits and changes: the vocabulary in which the log is told to every other folder.
 
 A Commit is one Postgres transaction, in commit order. The position of a change is the pair
-(commit's end LSN, ordinal of the change in the commit).
+(commit's end LSN, ordinal of the change in the commit). A commit may be larger than memory: its
+changes are read one after the other, and a reader that waits for something reads a bounded number
+of them at a time.
 """
 
 import enum
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -25,6 +28,9 @@ Value: TypeAlias = str | Toast | None
 
 Row: TypeAlias = tuple[Value, ...]
 """Values in the order of the relation's columns."""
+
+QualifiedName: TypeAlias = tuple[str, str]
+"""Schema and table."""
 
 
 class Column(Struct, frozen=True):
@@ -54,7 +60,7 @@ class Relation(Struct, frozen=True):
     columns: tuple[Column, ...]
 
     @property
-    def qualified_name(self) -> tuple[str, str]:
+    def qualified_name(self) -> QualifiedName:
         return self.schema, self.name
 
     def pairs(self, row: Row) -> Iterator[tuple[Column, Value]]:
@@ -101,11 +107,46 @@ DDL_PREFIX: Final = "butterbase.ddl"
 
 
 def is_ddl(change: object) -> bool:
-    """Whether the commit changed the schema."""
+    """Whether the change announces that the schema changed."""
     return isinstance(change, LogicalMessage) and change.prefix == DDL_PREFIX
 
 
 Change: TypeAlias = Insert | Update | Delete | Truncate | LogicalMessage
+
+
+class LoggedChanges(ABC):
+    """Changes that are kept as the log tells them and decoded whenever they are read, so that they
+    may be more than memory holds. Do not make a list of them.
+
+    Reading raises MalformedMessageError where the bytes are not what the protocol says.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Change]: ...
+
+    @property
+    @abstractmethod
+    def tables(self) -> frozenset[QualifiedName]:
+        """No change is of another table than these."""
+        ...
+
+    @property
+    @abstractmethod
+    def may_have_ddl(self) -> bool: ...
+
+    @abstractmethod
+    def of(self, tables: Collection[QualifiedName]) -> Iterator[Change]:
+        """The changes of these tables alone; others are not decoded."""
+        ...
+
+
+Changes: TypeAlias = tuple[Change, ...] | LoggedChanges
+"""In order, sized, and read as often as one likes."""
 
 
 class Commit(Struct, frozen=True):
@@ -113,4 +154,31 @@ class Commit(Struct, frozen=True):
     """The end of the commit record: acknowledged, it is never sent again."""
     at: datetime
     xid: int
-    changes: tuple[Change, ...]
+    changes: Changes
+    origin: str | None = None
+    """Of a transaction that the server itself received by replication: where it was made."""
+
+    @property
+    def tables(self) -> frozenset[QualifiedName]:
+        """No change is of another table than these. Costs next to nothing, unlike the changes."""
+        if isinstance(self.changes, LoggedChanges):
+            return self.changes.tables
+        names = map(table_of, self.changes)
+        return frozenset(name for name in names if name is not None)
+
+    @property
+    def has_ddl(self) -> bool:
+        """Whether the commit changed the schema."""
+        if isinstance(self.changes, LoggedChanges) and not self.changes.may_have_ddl:
+            return False
+        return any(map(is_ddl, self.changes))
+
+    def changes_of(self, *tables: QualifiedName) -> Iterator[Change]:
+        """The changes of these tables alone, in order; none costs next to nothing."""
+        if isinstance(self.changes, LoggedChanges):
+            return self.changes.of(tables)
+        return (change for change in self.changes if table_of(change) in tables)
+
+
+def table_of(change: Change) -> QualifiedName | None:
+    return None if isinstance(change, LogicalMessage) else change.relation.qualified_name

@@ -1,7 +1,7 @@
 """Reads the log and hands each commit, in order, to every reader; then acknowledges.
 
-    stream → frames → decoder → assembler → readers
-                                   └─ progress → standby status
+    stream → frames → assembler → readers
+                          └─ progress → standby status
 
 What is acknowledged when is decided in progress.py.
 """
@@ -9,22 +9,22 @@ What is acknowledged when is decided in progress.py.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import IO, Protocol
 
 from msgspec import Struct
 
-from butterbase.ingest.assembler import Assembler
+from butterbase.ingest.assembler import Assembler, Prepared
 from butterbase.ingest.changes import Commit
 from butterbase.ingest.errors import (
     MalformedMessageError,
+    PreparedTransactionError,
     ReplicationError,
-    UnsupportedTransactionError,
 )
-from butterbase.ingest.frames import Frame, XLogData
+from butterbase.ingest.frames import start_of
 from butterbase.ingest.lsn import LSN, ZERO, format_lsn
-from butterbase.ingest.pgoutput.decoder import decode
 from butterbase.ingest.progress import Progress
 from butterbase.ingest.settings import ConsumerSettings
 from butterbase.ingest.stream import ReplicationStream
@@ -64,7 +64,10 @@ class Lag(Struct, frozen=True):
 
 
 class Consumer:
-    """One slot's consumer: `run` it, with `close` from elsewhere or cancellation as the end."""
+    """One slot's consumer: `run` it, with `close` from elsewhere or cancellation as the end.
+
+    Of several for one slot, in whatever processes, one reads and the others stand by.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Consumer:
         self._readers = tuple(readers)
         self._settings = settings or ConsumerSettings()
         self._progress = Progress()
+        self._prepared = Prepared()
         self._stream: ReplicationStream | None = None
         self._wal_end = ZERO
         self._last_commit_at: datetime | None = None
@@ -90,8 +94,8 @@ class Consumer:
     async def run(self) -> None:
         """Consume until `close`, over as many connections as that takes.
 
-        Raises SlotError, MalformedMessageError, UnsupportedTransactionError, SettingError, and
-        what a reader raises.
+        Raises SlotError, MalformedMessageError, PreparedTransactionError, SettingError, and what a
+        reader raises.
         """
         assert self._runner is None, "a consumer runs once"
         self._runner = asyncio.create_task(self._reconnect(), name=f"consumer {self._slot}")
@@ -127,7 +131,9 @@ class Consumer:
     @property
     def acknowledged(self) -> LSN:
         """What the server need not send again, from the readers' present positions."""
-        return self._progress.acknowledge(reader.position() for reader in self._readers)
+        return self._progress.acknowledge(
+            (reader.position() for reader in self._readers), held_at=self._prepared.held_at
+        )
 
     @property
     def lag(self) -> Lag:
@@ -185,7 +191,11 @@ class Consumer:
                 self._connected_or_ended.clear()
 
     async def _consume(self, stream: ReplicationStream) -> ButterbaseError:
-        assembler = Assembler()
+        assembler = Assembler(
+            prepared=self._prepared,
+            held_bytes_max=self._settings.held_bytes_max,
+            open_file=self._open_file,
+        )
         while True:
             try:
                 frames = await stream.read()
@@ -193,29 +203,26 @@ class Consumer:
             # which the commit would count as delivered.
             except (DatabaseUnavailableError, ReplicationError) as error:
                 return error
-            self._wal_end = max(self._wal_end, frames[-1].wal_end)
-            for frame in frames:
-                await self._take(frame, assembler)
+            self._wal_end = max(self._wal_end, start_of(frames[-1]))
+            for told in self._assemble(assembler, frames):
+                if isinstance(told, Commit):
+                    await self._deliver(told)
+                else:
+                    self._progress.advance(told)
             stream.nudge()
 
-    async def _take(self, frame: Frame, assembler: Assembler) -> None:
-        if isinstance(frame, XLogData):
-            commit = self._assemble(frame, assembler)
-            if commit is not None:
-                await self._deliver(commit)
-        # Inside a transaction `wal_end` lies before its commit and would be safe as well; nothing
-        # is lost by not depending on it.
-        elif not assembler.in_transaction:
-            self._progress.advance(frame.wal_end)
+    def _open_file(self) -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=self._settings.spill_directory)
 
-    def _assemble(self, frame: XLogData, assembler: Assembler) -> Commit | None:
+    def _assemble(self, assembler: Assembler, frames: Sequence[bytes]) -> Iterator[Commit | LSN]:
         try:
-            return assembler.feed(decode(frame.payload))
-        except (MalformedMessageError, UnsupportedTransactionError) as error:
+            yield from assembler.feed(frames)
+        except (MalformedMessageError, PreparedTransactionError) as error:
             logger.critical(
-                "slot %s: cannot read the log at %s: %s",
+                "slot %s: cannot read the log between %s and %s: %s",
                 self._slot,
-                format_lsn(frame.wal_start),
+                format_lsn(start_of(frames[0])),
+                format_lsn(start_of(frames[-1])),
                 error,
             )
             raise

@@ -3,9 +3,7 @@
 ButterbaseError
 ├── MalformedMessageError      bytes that are not what the protocol says; the consumer stops
 │   └── UnexpectedMessageError a well-formed message where it cannot stand
-├── UnsupportedTransactionError a kind of transaction that is not handled; the consumer stops
-│   ├── StreamedTransactionError
-│   └── PreparedTransactionError
+├── PreparedTransactionError   one is committed that another reader was told; the consumer stops
 ├── ReplicationError           the stream broke or was refused; the consumer connects again
 ├── SlotError                  the slot cannot be used, an operator must act; the consumer stops
 └── PublicationError           the publication cannot be made as wanted
@@ -28,22 +26,10 @@ class UnexpectedMessageError(MalformedMessageError):
     code = "unexpected_message"
 
 
-class UnsupportedTransactionError(ButterbaseError):
-    """The log contains a kind of transaction that is not supported."""
+class PreparedTransactionError(ButterbaseError):
+    """The log commits a prepared transaction whose changes another reader received."""
 
-    code = "transaction_unsupported"
-
-
-class StreamedTransactionError(UnsupportedTransactionError):
-    """The log contains a transaction that is still in progress."""
-
-    code = "streamed_transaction_unsupported"
-
-
-class PreparedTransactionError(UnsupportedTransactionError):
-    """The log contains a transaction prepared for two-phase commit."""
-
-    code = "prepared_transaction_unsupported"
+    code = "prepared_transaction_lost"
 
 
 class ReplicationError(ButterbaseError):

@@ -5,7 +5,7 @@ Times are microseconds since 2000-01-01 UTC, left as numbers: there is one in ev
 """
 
 import struct
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -15,6 +15,12 @@ from butterbase.ingest.lsn import LSN
 _XLOG_DATA = struct.Struct("!cQQq")
 _KEEPALIVE = struct.Struct("!cQqB")
 _STATUS = struct.Struct("!cQQQqB")
+
+
+PAYLOAD_AT: Final = _XLOG_DATA.size
+"""Where the message begins in the bytes of an XLogData."""
+
+XLOG_DATA: Final = ord("w")
 
 
 class XLogData(Struct, frozen=True):
@@ -57,6 +63,11 @@ def decode_frame(data: bytes) -> Frame:
             return Keepalive(end, sent_at_us, reply == 1)
         case kind:
             raise MalformedMessageError(f"a frame of kind {kind!r} and {len(data)} bytes")
+
+
+def start_of(data: bytes) -> LSN:
+    """The first position in a frame's bytes: an XLogData's `wal_start`, a Keepalive's `wal_end`."""
+    return LSN(int.from_bytes(data[1:9], "big"))
 
 
 def encode_status(status: StandbyStatus) -> bytes:

@@ -39,8 +39,10 @@ class Progress:
         """Every commit up to here was handed to each reader."""
         self._delivered = max(self._delivered, lsn)
 
-    def acknowledge(self, positions: Iterable[LSN | None]) -> LSN:
-        """What may be acknowledged, given the readers' positions (None holds nothing back)."""
+    def acknowledge(self, positions: Iterable[LSN | None], *, held_at: LSN | None = None) -> LSN:
+        """What may be acknowledged, given the readers' positions (None holds nothing back), and
+        what must come again whatever they say (see assembler.Prepared).
+        """
         safe = min(
             (
                 position
@@ -49,5 +51,7 @@ class Progress:
             ),
             default=self._delivered,
         )
+        if held_at is not None:
+            safe = min(safe, held_at)
         self._acknowledged = max(self._acknowledged, min(safe, self._delivered))
         return self._acknowledged

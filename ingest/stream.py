@@ -16,8 +16,16 @@ import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from butterbase.ingest.commands import render_start, render_try_lock
 from butterbase.ingest.errors import ReplicationError, SlotError
-from butterbase.ingest.frames import Frame, Keepalive, StandbyStatus, decode_frame, encode_status
+from butterbase.ingest.frames import (
+    PAYLOAD_AT,
+    XLOG_DATA,
+    Keepalive,
+    StandbyStatus,
+    decode_frame,
+    encode_status,
+)
 from butterbase.ingest.lsn import LSN, ZERO, format_lsn
 from butterbase.ingest.pgoutput.reader import POSTGRES_EPOCH
 from butterbase.ingest.settings import ConsumerSettings
@@ -37,6 +45,9 @@ UNDEFINED_OBJECT: Final = "42704"
 OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 MICROSECOND: Final = timedelta(microseconds=1)
 
+BATCH_BYTES_MAX: Final = 256 * 1024
+"""Read at once, before other tasks have their turn; one message may be larger."""
+
 # The texts of columns depend on these; ingest/values.py counts on them.
 TEXT_SETTINGS: Final = {
     "datestyle": "ISO",
@@ -44,6 +55,15 @@ TEXT_SETTINGS: Final = {
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
+}
+
+
+# A reader whose host is gone must not hold its lock for long. (One that is alive but busy answers
+# these in its kernel.)
+_KEEPALIVES: Final = {
+    "tcp_keepalives_idle": "2",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "2",
 }
 
 
@@ -90,6 +110,7 @@ class ReplicationStream:
             raise DatabaseUnavailableError(f"no replication connection: {error}") from error
         stream = cls(conn, position, settings)
         try:
+            await stream._wait_turn(slot)
             async with asyncio.timeout(settings.connect_timeout_s):
                 await stream._start(slot, publications)
         except BaseException as error:
@@ -111,12 +132,13 @@ class ReplicationStream:
     ) -> None:
         await self.close()
 
-    async def read(self) -> list[Frame]:
-        """The frames that have arrived, at least one; at most what libpq buffers (16 KiB or one
-        message, if that is larger). Gives way to other tasks each time.
+    async def read(self) -> list[bytes]:
+        """The frames that have arrived, at least one, undecoded but known to be some: see
+        frames.py. At most about BATCH_BYTES_MAX. Gives way to other tasks each time.
 
         Raises DatabaseUnavailableError, ReplicationError, MalformedMessageError.
         """
+        await asyncio.sleep(0)
         try:
             while True:
                 if frames := self._take_frames():
@@ -146,14 +168,37 @@ class ReplicationStream:
 
     # Setting up
 
+    async def _wait_turn(self, slot: str) -> None:
+        """Wait until nobody else reads the slot, as long as it takes: a standby takes over.
+
+        The lock is the replication connection's own, so that it goes when the stream does. It is
+        asked for again and again, since a statement that waits would hold back vacuum.
+        """
+        query = render_try_lock(slot)
+        is_standby = False
+        while True:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                self._pgconn.send_query(query)
+                self._pgconn.flush()
+                result = await self._result()
+                while await self._result() is not None:
+                    pass
+            if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+                raise _refusal(slot, result)
+            if result.get_value(0, 0) == b"t":
+                return
+            if not is_standby:
+                is_standby = True
+                logger.info("slot %s has a reader: standing by", slot)
+            await asyncio.sleep(self._settings.standby_interval_s)
+
     async def _start(self, slot: str, publications: Sequence[str]) -> None:
         server_version = self._pgconn.server_version
         if server_version < SERVER_VERSION_MIN:
             raise SettingError(f"Postgres {server_version // 10000} is too old: 15 is needed")
         start = self._position()
         self._pgconn.send_query(
-            f"START_REPLICATION SLOT {_quote_identifier(slot)} LOGICAL {format_lsn(start)}"
-            f" ({_plugin_options(server_version, publications)})".encode()
+            render_start(slot, publications, start=start, server_version=server_version)
         )
         self._pgconn.flush()
         result = await self._result()
@@ -166,21 +211,36 @@ class ReplicationStream:
 
     # Reading
 
-    def _take_frames(self) -> list[Frame]:
-        """What libpq has buffered. Answers the server's requests for a status on the way."""
-        frames: list[Frame] = []
-        while self._is_streaming:
-            size, data = self._pgconn.get_copy_data(1)
-            if size == 0:
-                break
-            if size < 0:
-                self._is_streaming = False
-                break
-            frame = decode_frame(bytes(data))
-            if isinstance(frame, Keepalive) and frame.reply_requested:
-                self._answer()
-            frames.append(frame)
+    def _take_frames(self) -> list[bytes]:
+        """What libpq and the socket have. Answers the server's requests for a status on the way."""
+        frames: list[bytes] = []
+        room = BATCH_BYTES_MAX
+        while self._is_streaming and room > 0:
+            if not (taken := self._take_buffered(frames)):
+                # libpq reads 16 KiB at a time: asking the event loop for each costs more than
+                # asking the socket once too often.
+                self._pgconn.consume_input()
+                if not (taken := self._take_buffered(frames)):
+                    break
+            room -= taken
         return frames
+
+    def _take_buffered(self, frames: list[bytes]) -> int:
+        """What libpq has buffered; its size in bytes."""
+        get_copy_data = self._pgconn.get_copy_data
+        taken = 0
+        while True:
+            size, data = get_copy_data(1)
+            if size <= 0:
+                self._is_streaming = size == 0
+                return taken
+            frame = bytes(data)
+            if frame[0] != XLOG_DATA or size < PAYLOAD_AT:
+                control = decode_frame(frame)
+                if isinstance(control, Keepalive) and control.reply_requested:
+                    self._answer()
+            frames.append(frame)
+            taken += size
 
     async def _wait_for_input(self) -> None:
         if self._failure is not None:
@@ -300,7 +360,11 @@ def replication_dsn(dsn: str, settings: ConsumerSettings) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise SettingError("the DSN of the log cannot be read") from error
-    session = TEXT_SETTINGS | {"wal_sender_timeout": f"{settings.sender_timeout_s * 1000:.0f}"}
+    session = (
+        TEXT_SETTINGS
+        | _KEEPALIVES
+        | {"wal_sender_timeout": f"{settings.sender_timeout_s * 1000:.0f}"}
+    )
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     return make_conninfo(
         dsn,
@@ -311,29 +375,6 @@ def replication_dsn(dsn: str, settings: ConsumerSettings) -> str:
         # Ours last: they win.
         options=f"{given.get('options') or ''} {options}".strip(),
     )
-
-
-def _plugin_options(server_version: int, publications: Sequence[str]) -> str:
-    """https://www.postgresql.org/docs/current/protocol-logical-replication.html"""
-    options = {
-        "proto_version": "4" if server_version >= 16_00_00 else "3",
-        "publication_names": ",".join(_quote_identifier(name) for name in publications),
-        "messages": "true",
-        "streaming": "off",
-    }
-    return ", ".join(f"{name} {_quote_literal(value)}" for name, value in options.items())
-
-
-# The replication grammar has its own scanner: quotes are doubled, and that is all.
-# https://github.com/postgres/postgres/blob/master/src/backend/replication/repl_scanner.l
-
-
-def _quote_identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quote_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _refusal(slot: str, result: pq.abc.PGresult | None) -> ButterbaseError:

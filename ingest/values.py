@@ -3,18 +3,19 @@
 The text must come from a session with DateStyle ISO, TimeZone UTC, bytea_output hex and
 extra_float_digits 1 or more, as the replication connection sets them.
 
-A type not listed here becomes a JSON string of its text. That is what `to_json` does too, except
-for composites (objects there), domains, arrays of the user's own types and types with a cast to
-json: the log names an oid that says nothing without a catalog. The same goes for box[], int2vector
-and oidvector, which stand in no API.
+What the log tells of a type is its oid. `Types` knows the built-in ones, and is told of domains,
+composites, arrays and enums by whoever can ask the database (TYPES_QUERY). A type that it does not
+know becomes a JSON string of its text. That is what `to_json` does too, except for types with a
+cast to json (hstore), and for int2vector and oidvector, which stand in no API.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from butterbase.ingest.changes import Column, Row, Toast
 from butterbase.ingest.errors import MalformedMessageError
@@ -28,28 +29,129 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASC
 # is not 1; JSON has no place for it.
 # https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
 _ARRAY_BOUNDS = re.compile(r"(?:\[-?\d+:-?\d+\])+=", re.ASCII)
-_ARRAY_TOKEN = re.compile(
-    r'(?P<punctuation>[{},])|"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^{},"\\]+)', re.DOTALL
-)
+_ARRAY_TOKENS = {
+    delimiter: re.compile(
+        rf'(?P<punctuation>[{{}}{delimiter}])|"(?P<quoted>(?:[^"\\]|\\.)*)"'
+        rf'|(?P<bare>[^{{}}{delimiter}"\\]+)',
+        re.DOTALL,
+    )
+    for delimiter in ",;"
+}
+_ARRAY_TOKEN = _ARRAY_TOKENS[","]
+
+# One field of a composite's literal and what ends it. An empty field that is not quoted is NULL.
+# https://www.postgresql.org/docs/current/rowtypes.html#ROWTYPES-IO-SYNTAX
+_FIELD = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|""|\\.)*)"|(?P<bare>[^,()"\\]*))([,)])', re.DOTALL)
+_FIELD_ESCAPED = re.compile(r'["\\](.)', re.DOTALL)
+
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
+# Composites' attributes are rows' columns too, so the types that they have are asked for as well.
+TYPES_QUERY: Final = """
+    with recursive wanted (oid) as (
+      select t.oid from pg_type t where t.oid = any($1::oid[])
+      union
+      select part.oid from wanted
+      join pg_type t on t.oid = wanted.oid
+      cross join lateral (
+        select unnest(array[t.typelem, t.typbasetype])
+        union all
+        select a.atttypid from pg_attribute a
+        where a.attrelid = t.typrelid and t.typrelid <> 0 and a.attnum > 0 and not a.attisdropped
+      ) part (oid)
+      where part.oid <> 0
+    )
+    select coalesce(json_agg(json_build_object(
+      'oid', t.oid::int8, 'base', t.typbasetype::int8,
+      -- as get_element_type: point and name have a typelem as well, but are no arrays
+      'element', case when t.typsubscript = 'array_subscript_handler'::regproc
+        then t.typelem::int8 else 0 end,
+      'delimiter', coalesce((select e.typdelim from pg_type e where e.oid = t.typelem), ','),
+      'attributes', (
+        select coalesce(json_agg(json_build_array(a.attname, a.atttypid::int8) order by a.attnum),
+          '[]')
+        from pg_attribute a
+        where a.attrelid = t.typrelid and t.typrelid <> 0 and a.attnum > 0 and not a.attisdropped
+      ))), '[]')::text
+    from wanted join pg_type t using (oid)
+"""
+"""$1: the oids of columns' types. One text, for `decode_types`."""
+
+
+class Type(Struct, frozen=True):
+    """A row of pg_type, as far as JSON depends on it."""
+
+    oid: int
+    base: int = 0
+    """Of a domain."""
+    element: int = 0
+    """Of an array."""
+    delimiter: str = ","
+    """Between the elements of an array: a comma, except for box[]."""
+    attributes: tuple[tuple[str, int], ...] = ()
+    """Of a composite: names and the oids of their types."""
+
+
+_TYPE_LIST: Final = msgspec.json.Decoder(list[Type])
+
+
+def decode_types(answer: str | bytes) -> list[Type]:
+    """The answer to TYPES_QUERY."""
+    return _TYPE_LIST.decode(answer)
+
+
+class Types:
+    """How the values of each type are written, built-in ones and those given."""
+
+    def __init__(self, types: Iterable[Type] = ()) -> None:
+        self._types = {type_.oid: type_ for type_ in types if type_.oid not in _ENCODERS}
+        self._encoders = dict(_ENCODERS)
+
+    def encode_value(self, type_oid: int, text: str) -> bytes:
+        """One value, not NULL, as JSON. Raises MalformedMessageError for an array that is none."""
+        return (self._encoders.get(type_oid) or self._encoder(type_oid))(text)
+
+    def encode_row(self, columns: Sequence[Column], row: Row) -> bytes:
+        """A JSON object with the columns in order.
+
+        An unchanged large value is left out: it is not known. Raises MalformedMessageError.
+        """
+        return b"{%b}" % b",".join(
+            _key(column.name)
+            + (b"null" if value is None else self.encode_value(column.type_oid, value))
+            for column, value in zip(columns, row, strict=True)
+            if value is not Toast.UNCHANGED
+        )
+
+    def _encoder(self, type_oid: int) -> _Encoder:
+        encoder = self._encoders.get(type_oid)
+        if encoder is None:
+            encoder = self._encoders[type_oid] = self._made_encoder(self._types.get(type_oid))
+        return encoder
+
+    def _made_encoder(self, type_: Type | None) -> _Encoder:
+        if type_ is None:
+            return _encode_text
+        if type_.base:
+            return self._encoder(type_.base)
+        if type_.element:
+            tokens = _ARRAY_TOKENS[";" if type_.delimiter == ";" else ","]
+            return partial(_encode_array, self._encoder(type_.element), tokens=tokens)
+        if type_.attributes:
+            attributes = [(_key(name), self._encoder(oid)) for name, oid in type_.attributes]
+            return partial(_encode_composite, attributes)
+        return _encode_text
+
+
 def encode_value(type_oid: int, text: str) -> bytes:
-    """One value, not NULL, as JSON. Raises MalformedMessageError for an array that is none."""
-    return _ENCODERS.get(type_oid, _encode_text)(text)
+    """As Types.encode_value, for built-in types."""
+    return BUILT_IN.encode_value(type_oid, text)
 
 
 def encode_row(columns: Sequence[Column], row: Row) -> bytes:
-    """A JSON object with the columns in order.
-
-    An unchanged large value is left out: it is not known. Raises MalformedMessageError.
-    """
-    return b"{%b}" % b",".join(
-        _key(column.name)
-        + (b"null" if value is None else _ENCODERS.get(column.type_oid, _encode_text)(value))
-        for column, value in zip(columns, row, strict=True)
-        if value is not Toast.UNCHANGED
-    )
+    """As Types.encode_row, for built-in types."""
+    return BUILT_IN.encode_row(columns, row)
 
 
 @lru_cache(maxsize=4096)
@@ -78,12 +180,41 @@ def _encode_timestamptz(text: str) -> bytes:
     return _encode_text(text.replace(" ", "T", 1).replace("+00", "+00:00", 1))
 
 
-def _encode_array(encode_element: _Encoder, text: str) -> bytes:
+def _encode_composite(attributes: Sequence[tuple[bytes, _Encoder]], text: str) -> bytes:
+    fields = _fields(text)
+    if len(fields) != len(attributes):
+        # The type was altered since it was asked for, or since the value was written.
+        return _encode_text(text)
+    return b"{%b}" % b",".join(
+        key + (b"null" if field is None else encode(field))
+        for (key, encode), field in zip(attributes, fields, strict=True)
+    )
+
+
+def _fields(text: str) -> list[str | None]:
+    fields: list[str | None] = []
+    position = 1
+    while field := _FIELD.match(text, position):
+        quoted = field["quoted"]
+        fields.append(
+            _FIELD_ESCAPED.sub(r"\1", quoted) if quoted is not None else field["bare"] or None
+        )
+        position = field.end()
+        if field[3] == ")":
+            break
+    if not text.startswith("(") or not text.endswith(")") or position != len(text):
+        raise MalformedMessageError(f"not a composite: {text[:60]!r}")
+    return fields
+
+
+def _encode_array(
+    encode_element: _Encoder, text: str, *, tokens: re.Pattern[str] = _ARRAY_TOKEN
+) -> bytes:
     bounds = _ARRAY_BOUNDS.match(text)
     position = bounds.end() if bounds else 0
     # The innermost open array is last; the first list receives the outermost array.
     open_arrays: list[list[bytes]] = [[]]
-    while token := _ARRAY_TOKEN.match(text, position):
+    while token := tokens.match(text, position):
         is_inside = len(open_arrays) > 1
         match token["punctuation"]:
             case "{":
@@ -91,7 +222,7 @@ def _encode_array(encode_element: _Encoder, text: str) -> bytes:
             case "}" if is_inside:
                 closed = b"[%b]" % b",".join(open_arrays.pop())
                 open_arrays[-1].append(closed)
-            case "," if is_inside:
+            case "," | ";" if is_inside:
                 pass
             case None if is_inside:
                 open_arrays[-1].append(_encode_element(encode_element, token))
@@ -141,3 +272,5 @@ _ENCODERS: Final[dict[int, _Encoder]] = {
     **{oid: encode for oid, _, encode in _TYPES},
     **{array: partial(_encode_array, encode) for _, array, encode in _TYPES},
 }
+
+BUILT_IN: Final = Types()

@@ -13,7 +13,6 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 
 from butterbase.ingest.changes import (
-    Change,
     Commit,
     Delete,
     Insert,
@@ -25,6 +24,8 @@ from butterbase.ingest.changes import (
     Update,
 )
 from butterbase.projections.chunking import Chunk, chunk, content_hash
+
+DOCUMENTS = ("ai", "documents")
 
 WRITE_COUNT_MAX = 1_000
 """Chunks of one statement."""
@@ -73,11 +74,11 @@ class Embeddings:
     name = "embeddings"
 
     def wants(self, commit: Commit) -> bool:
-        return any(_is_documents(change) for change in commit.changes)
+        return any(commit.changes_of(DOCUMENTS))
 
     async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
         for commit in commits:
-            for change in filter(_is_documents, commit.changes):
+            for change in commit.changes_of(DOCUMENTS):
                 match change:
                     case Insert(relation, new) | Update(relation, new, _):
                         await _index(conn, _document(relation, new))
@@ -87,12 +88,6 @@ class Embeddings:
                         await conn.execute(_FORGET_ALL)
                     case LogicalMessage():
                         pass
-
-
-def _is_documents(change: Change) -> bool:
-    if isinstance(change, LogicalMessage):
-        return False
-    return (change.relation.schema, change.relation.name) == ("ai", "documents")
 
 
 async def _index(conn: AsyncConnection, document: _Document) -> None:

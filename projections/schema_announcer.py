@@ -10,7 +10,7 @@ import logging
 import psycopg
 from psycopg import AsyncConnection
 
-from butterbase.ingest.changes import Commit, is_ddl
+from butterbase.ingest.changes import Commit
 from butterbase.ingest.lsn import LSN
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class SchemaAnnouncer:
         self._changed.set()
 
     async def deliver(self, commit: Commit) -> None:
-        if any(map(is_ddl, commit.changes)):
+        if commit.has_ddl:
             self._changed.set()
 
     def position(self) -> LSN | None:

@@ -5,6 +5,7 @@ after its answer.
 """
 
 import enum
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -18,7 +19,9 @@ from psycopg import AsyncConnection, sql
 from butterbase.ingest.changes import Change, Commit, Insert
 
 AI_CALL = "ai.call"
+EVENTS = ("butterbase", "events")
 GROUP_COUNT_MAX = 1000
+STATEMENT_ROW_COUNT_MAX = 5_000
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +73,12 @@ class UsageProjection:
     name = "usage"
 
     def wants(self, commit: Commit) -> bool:
-        return any(_is_ai_call(change) for change in commit.changes)
+        return any(map(_is_ai_call, commit.changes_of(EVENTS)))
 
     async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
-        rows = [row for commit in commits for row in _rows(commit)]
-        if rows:
-            await conn.execute(_ADD, [list(column) for column in zip(*rows, strict=True)])
+        rows = (row for commit in commits for row in _rows(commit))
+        while part := list(itertools.islice(rows, STATEMENT_ROW_COUNT_MAX)):
+            await conn.execute(_ADD, [list(column) for column in zip(*part, strict=True)])
 
 
 # Summed here: Postgres updates a row once in a statement. A call that its client cancelled is no
@@ -114,14 +117,14 @@ class _Event(Struct, frozen=True):
 def _is_ai_call(change: Change) -> bool:
     if not isinstance(change, Insert):
         return False
-    relation = change.relation
-    return (relation.schema, relation.name) == ("butterbase", "events") and any(
-        column.name == "type" and value == AI_CALL for column, value in relation.pairs(change.new)
+    return any(
+        column.name == "type" and value == AI_CALL
+        for column, value in change.relation.pairs(change.new)
     )
 
 
 def _rows(commit: Commit) -> Iterator[tuple[str | int | None, ...]]:
-    for change in commit.changes:
+    for change in commit.changes_of(EVENTS):
         if not _is_ai_call(change):
             continue
         assert isinstance(change, Insert)

@@ -24,6 +24,7 @@ VOLATILE = {
     "synchronous_commit": "off",
     "scram_iterations": "1",
 }
+SETTINGS = VOLATILE | {"max_prepared_transactions": "16"}
 
 # A test's databases are some hundreds of files, which a disk takes half a second to make.
 MEMORY = Path("/dev/shm")  # noqa: S108  only a directory of a random name is made in it
@@ -34,7 +35,7 @@ def container_server() -> Iterator[str]:
     # Imported here: most runs have no container engine, and the import takes half a second.
     from testcontainers.community.postgres import PostgresContainer
 
-    flags = " ".join(f"-c {name}={value}" for name, value in VOLATILE.items())
+    flags = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     flags += " -c wal_level=logical -c max_replication_slots=64 -c max_wal_senders=64"
     container = PostgresContainer("pgvector/pgvector:pg18", driver=None)
     with container.with_command(f"postgres {flags}"):
@@ -50,7 +51,7 @@ def data_root() -> Path | None:
 def embedded_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="butterbase-tests-", dir=data_root()) as directory:
         Path(directory).chmod(0o711)  # run by root, the server is another user
-        server = EmbeddedPostgres(Path(directory, "pg"), password="secret", settings=VOLATILE)
+        server = EmbeddedPostgres(Path(directory, "pg"), password="secret", settings=SETTINGS)
         try:
             yield server.start()
         finally:

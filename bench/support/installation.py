@@ -121,7 +121,7 @@ def serving(installation: Installation) -> Iterator[Api]:
     assert port is not None
     process = subprocess.Popen(
         API,
-        env=_environment(installation, port),
+        env=environment(installation, port),
         cwd=installation.directory,  # where no butterbase.toml is
         stdin=subprocess.DEVNULL,
         start_new_session=True,
@@ -168,7 +168,7 @@ async def _set_up(cluster: Cluster) -> App:
     return await create_app(cluster, FIRST_APP)
 
 
-def _environment(installation: Installation, port: int) -> Mapping[str, str]:
+def environment(installation: Installation, port: int) -> Mapping[str, str]:
     """The caller's, without settings that would measure something else."""
     others = {
         name: value

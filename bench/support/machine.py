@@ -16,6 +16,16 @@ def load_average() -> str:
     return f"{os.getloadavg()[0]:.2f}"
 
 
+def rss_mb(pid: int) -> float:
+    """Resident memory of the process. Raises OSError where there is no /proc."""
+    return _field_kib(Path(f"/proc/{pid}/status").read_text(), "VmRSS") / 1024
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most the process ever held. Raises OSError where there is no /proc."""
+    return _field_kib(Path(f"/proc/{pid}/status").read_text(), "VmHWM") / 1024
+
+
 def child_rss_mb(pid: int) -> float | None:
     """Resident memory of the process's only child; None where there is no /proc to say so."""
     return _child_mb(pid, "VmRSS")

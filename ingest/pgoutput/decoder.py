@@ -10,10 +10,15 @@ from typing import Final
 
 from butterbase.ingest.changes import Column, ReplicaIdentity, Row
 from butterbase.ingest.errors import MalformedMessageError
+from butterbase.ingest.lsn import LSN
 from butterbase.ingest.pgoutput import messages as m
-from butterbase.ingest.pgoutput.reader import Reader
+from butterbase.ingest.pgoutput.reader import Reader, timestamp
 
 _NEW, _KEY, _OLD = b"NKO"
+
+# At once: there is one of each in every transaction, and most transactions are small.
+_BEGIN = struct.Struct("!QqI")
+_COMMIT = struct.Struct("!BQQq")
 
 
 def decode(payload: bytes, *, streaming: bool = False) -> m.Message:
@@ -104,12 +109,13 @@ def _logical_message(reader: Reader, xid: int | None) -> m.LogicalMessage:
 
 
 def _begin(reader: Reader) -> m.Begin:
-    return m.Begin(reader.lsn(), reader.timestamp(), reader.uint32())
+    final_lsn, at_us, xid = reader.fields(_BEGIN)
+    return m.Begin(LSN(final_lsn), timestamp(at_us), xid)
 
 
 def _commit(reader: Reader) -> m.Commit:
-    _skip_flags(reader)
-    return m.Commit(reader.lsn(), reader.lsn(), reader.timestamp())
+    _, commit_lsn, end_lsn, at_us = reader.fields(_COMMIT)
+    return m.Commit(LSN(commit_lsn), LSN(end_lsn), timestamp(at_us))
 
 
 def _origin(reader: Reader) -> m.Origin:

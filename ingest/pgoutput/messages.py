@@ -155,17 +155,9 @@ StreamedMessage: TypeAlias = StreamStart | StreamStop | StreamCommit | StreamAbo
 PreparedMessage: TypeAlias = (
     BeginPrepare | Prepare | CommitPrepared | RollbackPrepared | StreamPrepare
 )
+Boundary: TypeAlias = Begin | Commit | StreamedMessage | PreparedMessage
+"""Where a transaction, or a piece of it, begins and ends."""
+
 Message: TypeAlias = (
-    Begin
-    | LogicalMessage
-    | Commit
-    | Origin
-    | Relation
-    | Type
-    | Insert
-    | Update
-    | Delete
-    | Truncate
-    | StreamedMessage
-    | PreparedMessage
+    LogicalMessage | Origin | Relation | Type | Insert | Update | Delete | Truncate | Boundary
 )

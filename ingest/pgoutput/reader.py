@@ -56,7 +56,12 @@ class Reader:
         return LSN(self._integer(_UINT64))
 
     def timestamp(self) -> datetime:
-        return POSTGRES_EPOCH + timedelta(microseconds=self._integer(_INT64))
+        return timestamp(self._integer(_INT64))
+
+    def fields(self, layout: Struct) -> tuple[int, ...]:
+        fields = layout.unpack_from(self.payload, self.offset)
+        self.offset += layout.size
+        return fields
 
     def string(self) -> str:
         end = self.payload.index(0, self.offset)
@@ -72,30 +77,8 @@ class Reader:
         return self.payload[start : self.offset]
 
     def row(self) -> Row:
-        """TupleData: the hot loop of the whole consumer, hence the local names."""
-        payload = self.payload
-        offset = self.offset
-        (count,) = _read_uint16(payload, offset)
-        offset += 2
-        row: list[Value] = []
-        append = row.append
-        for _ in range(count):
-            kind = payload[offset]
-            offset += 1
-            if kind == _TEXT:
-                start = offset + 4
-                offset = start + _read_uint32(payload, offset)[0]
-                append(payload[start:offset].decode())
-            elif kind == _NULL:
-                append(None)
-            elif kind == _UNCHANGED:
-                append(Toast.UNCHANGED)
-            elif kind == _BINARY:
-                raise MalformedMessageError("a column in binary format, where text was asked for")
-            else:
-                raise MalformedMessageError(f"unknown kind of column {chr(kind)!r}")
-        self.offset = offset
-        return tuple(row)
+        row, self.offset = read_row(self.payload, self.offset)
+        return row
 
     def expect_end(self) -> None:
         """Raises MalformedMessageError when the message is shorter or longer than its payload."""
@@ -104,3 +87,33 @@ class Reader:
             raise MalformedMessageError(
                 f"{excess} bytes after the message" if excess > 0 else f"{-excess} bytes missing"
             )
+
+
+def timestamp(at_us: int) -> datetime:
+    """Raises OverflowError for a time beyond year 9999."""
+    return POSTGRES_EPOCH + timedelta(0, 0, at_us)
+
+
+def read_row(payload: bytes, offset: int) -> tuple[Row, int]:
+    """TupleData, and the offset behind it: the hot loop of all decoding, hence the local names."""
+    (count,) = _read_uint16(payload, offset)
+    offset += 2
+    row: list[Value] = []
+    append = row.append
+    for _ in range(count):
+        kind = payload[offset]
+        if kind == _TEXT:
+            start = offset + 5
+            offset = start + _read_uint32(payload, offset + 1)[0]
+            append(payload[start:offset].decode())
+            continue
+        offset += 1
+        if kind == _NULL:
+            append(None)
+        elif kind == _UNCHANGED:
+            append(Toast.UNCHANGED)
+        elif kind == _BINARY:
+            raise MalformedMessageError("a column in binary format, where text was asked for")
+        else:
+            raise MalformedMessageError(f"unknown kind of column {chr(kind)!r}")
+    return tuple(row), offset

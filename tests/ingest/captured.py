@@ -1,5 +1,6 @@
 """The captured messages of tests/data/pgoutput."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def payloads(name: str) -> Iterator[tuple[bytes, bool]]:
 
 def messages(name: str) -> list[Message]:
     return [decode(payload, streaming=streaming) for payload, streaming in payloads(name)]
+
+
+def frame(payload: bytes, at: int = 0) -> bytes:
+    """The message as the socket brings it."""
+    return b"w" + struct.pack("!QQq", at, at, 0) + payload
+
+
+def frames(name: str) -> list[bytes]:
+    return [frame(payload) for payload, _ in payloads(name)]
 
 
 def contents(name: str) -> list[Message]:

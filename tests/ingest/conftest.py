@@ -24,6 +24,7 @@ FAST = ConsumerSettings(
     shutdown_patience_s=0.2,
     backoff_s_min=0.02,
     backoff_s_max=0.1,
+    standby_interval_s=0.05,
 )
 
 
@@ -130,10 +131,17 @@ class Capture:
         return confirmed, pid
 
 
-@pytest.fixture
-async def capture(database: Database) -> AsyncIterator[Capture]:
+@asynccontextmanager
+async def capturing(database: Database) -> AsyncIterator[Capture]:
+    """A capture of one table."""
     async with await AsyncConnection.connect(database.dsn, autocommit=True) as conn:
         await conn.execute("create table items (id int primary key, body text)")
         await ensure_publication(conn, "capture", schemas=["public"])
         await ensure_slot(conn, database.name)
         yield Capture(database.dsn, database.name, conn)
+
+
+@pytest.fixture
+async def capture(database: Database) -> AsyncIterator[Capture]:
+    async with capturing(database) as capture:
+        yield capture

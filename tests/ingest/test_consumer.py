@@ -6,7 +6,7 @@ import logging
 import pytest
 from psycopg import sql
 
-from butterbase.ingest import consumer as consumer_module
+from butterbase.ingest import assembler as assembler_module
 from butterbase.ingest.changes import (
     Commit,
     Delete,
@@ -122,7 +122,7 @@ async def test_a_logical_message_stands_among_the_changes(capture: Capture) -> N
         )
         (commit,) = await reader.wait_for_commits(1)
     assert [type(change) for change in commit.changes] == [Insert, LogicalMessage, Insert]
-    assert commit.changes[1] == LogicalMessage("p", b"\x00\xff")
+    assert list(commit.changes)[1] == LogicalMessage("p", b"\x00\xff")
 
 
 async def test_text_does_not_depend_on_the_settings_of_the_database(capture: Capture) -> None:
@@ -268,15 +268,15 @@ async def test_a_missing_slot_stops_the_consumer(capture: Capture) -> None:
 async def test_bytes_that_cannot_be_read_stop_the_consumer_and_are_located(
     capture: Capture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def decode(payload: bytes) -> None:
+    def decode(payload: bytes, *, streaming: bool) -> None:
         raise MalformedMessageError("gibberish")
 
-    monkeypatch.setattr(consumer_module, "decode", decode)
+    monkeypatch.setattr(assembler_module, "decode", decode)
     consumer = capture.consumer(reader := Recorder())
     await capture.conn.execute("insert into items values (1)")
     with caplog.at_level(logging.CRITICAL), pytest.raises(MalformedMessageError):
         await asyncio.wait_for(consumer.run(), DEADLINE_S)
-    assert f"{capture.slot}: cannot read the log at 0/" in caplog.text
+    assert f"{capture.slot}: cannot read the log between 0/" in caplog.text
     assert reader.commits == []
     assert not consumer.is_connected
 

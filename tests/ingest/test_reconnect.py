@@ -1,6 +1,8 @@
 """Connections that break: no commit is lost, and none delivered twice in one process."""
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,7 +85,7 @@ async def test_a_transaction_cut_off_in_the_middle_arrives_whole(capture: Captur
     assert [len(commit.changes) for commit in reader.commits] == [20_000, 1]
 
 
-async def test_a_consumer_waits_for_a_slot_in_use(capture: Capture) -> None:
+async def test_a_consumer_stands_by_while_the_slot_has_a_reader(capture: Capture) -> None:
     first, second = Recorder(), Recorder()
     waiting = capture.consumer(second)
     async with asyncio.TaskGroup() as tasks:
@@ -171,3 +173,50 @@ async def test_a_restarted_server_is_read_on(tmp_path: Path, is_durable: bool) -
     finally:
         await asyncio.to_thread(server.stop)
     assert reader.ids == [1, 2]
+
+
+LEADER = """
+import asyncio, sys
+from butterbase.ingest.consumer import Consumer
+
+class Reader:
+    async def deliver(self, commit):
+        print(commit.lsn, flush=True)
+
+    def position(self):
+        return 0
+
+consumer = Consumer(sys.argv[1], slot=sys.argv[2], publications=["capture"], readers=[Reader()])
+asyncio.run(consumer.run())
+"""
+
+
+async def test_a_standby_takes_over_when_the_reader_is_killed(capture: Capture) -> None:
+    leader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LEADER, capture.dsn, capture.slot),
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert leader.stdout is not None
+    await capture.conn.execute("insert into items values (1)")
+    await asyncio.wait_for(leader.stdout.readline(), DEADLINE_S)
+    reader = Recorder()
+    standby = capture.consumer(reader, settings=ConsumerSettings())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(standby.run())
+        await eventually(lambda: is_standing_by(capture))
+        leader.kill()
+        await leader.wait()
+        await capture.conn.execute("insert into items values (2)")
+        await reader.wait_for_commits(2)
+        await standby.close()
+    assert reader.ids == [1, 2]
+
+
+async def is_standing_by(capture: Capture) -> bool:
+    """Whether two of our connections could stream."""
+    cursor = await capture.conn.execute(
+        "select count(*) from pg_stat_activity"
+        " where backend_type = 'walsender' and datname = current_database()"
+    )
+    return await cursor.fetchone() == (2,)

@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
 from butterbase.ingest.errors import PublicationError, SlotError
-from butterbase.ingest.slot import ensure_publication, ensure_slot
+from butterbase.ingest.slot import ensure_publication, ensure_slot, read_resyncs
+from butterbase.sql.cluster import LoginRole
 from butterbase.sql.errors import DatabaseUnavailableError
-from tests.ingest.conftest import Capture, Recorder
+from tests.ingest.conftest import Capture, Recorder, capturing
+from tests.installation import Installation
 from tests.postgres import Database, Databases
+
+CAPTURES = Path(__file__).parents[2] / "sql" / "migrations" / "app" / "0010_captures.sql"
 
 PUBLISHED = (
     "select schemaname, tablename from pg_publication_tables where pubname = %s order by 1, 2"
@@ -134,7 +139,7 @@ async def test_a_lost_connection_is_not_the_fault_of_the_slot(
         await ensure_slot(conn, database.name)
 
 
-async def test_an_invalidated_slot_says_what_to_do(capture: Capture) -> None:
+async def invalidate(capture: Capture) -> None:
     conn = capture.conn
     await conn.execute("alter system set max_slot_wal_keep_size = '1MB'")
     try:
@@ -145,10 +150,80 @@ async def test_an_invalidated_slot_says_what_to_do(capture: Capture) -> None:
     finally:
         await conn.execute("alter system reset max_slot_wal_keep_size")
         await conn.execute("select pg_reload_conf()")
-    with pytest.raises(SlotError, match="was invalidated") as lost:
-        await ensure_slot(conn, capture.slot)
-    assert lost.value.hint is not None
-    assert f"pg_drop_replication_slot('{capture.slot}')" in lost.value.hint
+
+
+@pytest.fixture
+async def recording(database: Database) -> None:
+    """Before the capture is made: where its slots are recorded."""
+    table, _, _ = CAPTURES.read_text().partition("grant ")
+    async with await AsyncConnection.connect(database.dsn, autocommit=True) as conn:
+        await conn.execute("create schema butterbase")
+        await conn.execute(table.encode())
+
+
+async def test_an_invalidated_slot_ends_its_consumer(capture: Capture) -> None:
+    await invalidate(capture)
     with pytest.raises(SlotError, match=f'replication slot "{capture.slot}"') as refused:
         await capture.consumer().run()
     assert refused.value.hint is not None
+
+
+@pytest.mark.usefixtures("recording")
+async def test_an_invalidated_slot_is_made_anew_and_the_gap_is_recorded(
+    database: Database,
+) -> None:
+    async with capturing(database) as capture:
+        assert await read_resyncs(capture.conn, capture.slot) == []
+        await invalidate(capture)
+        lsn = await ensure_slot(capture.conn, capture.slot)
+        (resync,) = await read_resyncs(capture.conn, capture.slot)
+        assert (resync.lsn, resync.reason) == (lsn, "wal_removed")
+        reader = Recorder()
+        async with capture.consuming(reader):
+            await reader.wait_for_mark(capture.conn)
+        await ensure_slot(capture.conn, capture.slot)
+        assert len(await read_resyncs(capture.conn, capture.slot)) == 1
+
+
+@pytest.mark.usefixtures("recording")
+async def test_a_slot_that_is_gone_is_made_anew_and_the_gap_is_recorded(
+    database: Database,
+) -> None:
+    async with capturing(database) as capture:
+        for _ in range(2):
+            await capture.conn.execute("select pg_drop_replication_slot(%s)", [capture.slot])
+            await ensure_slot(capture.conn, capture.slot)
+        told = await read_resyncs(capture.conn, capture.slot)
+        assert [resync.reason for resync in told] == ["missing", "missing"]
+
+
+@pytest.mark.usefixtures("recording")
+async def test_a_crash_between_record_and_slot_hides_no_gap(database: Database) -> None:
+    async with capturing(database) as capture:
+        await capture.conn.execute(
+            "insert into butterbase.captures (slot, resync) values (%s, 'missing')", [capture.slot]
+        )
+        lsn = await ensure_slot(capture.conn, capture.slot)
+        assert [r.lsn for r in await read_resyncs(capture.conn, capture.slot)] == [lsn]
+
+
+async def test_a_slot_is_for_failover_where_the_server_knows_of_it(capture: Capture) -> None:
+    query = "select to_jsonb(s) ->> 'failover' from pg_replication_slots s where slot_name = %s"
+    row = await (await capture.conn.execute(query, [capture.slot])).fetchone()
+    is_known = capture.conn.info.server_version >= 17_00_00
+    assert row == ("true" if is_known else None,)
+
+
+async def test_the_stream_process_may_make_its_slots_and_record_them(
+    installation: Installation,
+) -> None:
+    cluster = installation.cluster
+    for database in (cluster.control_database, installation.main.name):
+        name = f"mine_{database}"
+        dsn = cluster.dsn(LoginRole.STREAM, database)
+        async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
+            await ensure_slot(conn, name)
+            await conn.execute("select pg_drop_replication_slot(%s)", [name])
+            lsn = await ensure_slot(conn, name)
+            assert [r.lsn for r in await read_resyncs(conn, name)] == [lsn]
+            await conn.execute("select pg_drop_replication_slot(%s)", [name])
