@@ -30,6 +30,27 @@ class AccessColumn(Struct, frozen=True):
     is_primary: bool
     collation: str | None = None
     """As SQL, where the column's own is not its type's."""
+    type_oid: int = 0
+    type_kind: str = ""
+    """pg_type.typtype."""
+    is_deterministic: bool = False
+    """Whether equal text is the same text, under the column's collation."""
+
+
+class Function(Struct, frozen=True):
+    """A function that a policy calls, by what defines it."""
+
+    schema: str
+    name: str
+    source: str
+    language: str
+    result: str
+    argument_count: int
+    volatility: str
+    is_security_definer: bool
+    has_settings: bool
+    is_callable: bool
+    """By the role that selects."""
 
 
 class Policy(Struct, frozen=True):
@@ -40,6 +61,12 @@ class Policy(Struct, frozen=True):
     """SQL with the table's columns unqualified, or qualified by the table's bare name."""
     columns: tuple[str, ...]
     """The table's columns it names. A reference to the whole row is not among them."""
+    functions: tuple[Function, ...] = ()
+    """Those that are not Postgres's own."""
+    is_self_contained: bool = False
+    """Whether the functions and the table's columns are all that it names beside what is
+    Postgres's own: no other table, type, operator or collation.
+    """
 
 
 class Access(Struct, frozen=True, dict=True):
@@ -57,6 +84,9 @@ class Access(Struct, frozen=True, dict=True):
     """False also for a role that bypasses row-level security."""
     columns: tuple[AccessColumn, ...]
     policies: tuple[Policy, ...]
+    """In the order in which Postgres looks at them, which tells where one fails: the restrictive
+    ones by name, then the permissive ones from the last name to the first.
+    """
 
     @cached_property
     def readable(self) -> dict[str, AccessColumn]:
@@ -89,7 +119,11 @@ select json_build_object(
         and has_column_privilege(c.oid, a.attnum, 'select'),
       'is_primary', coalesce(a.attnum = any (i.indkey), false),
       'collation', case when a.attcollation <> t.typcollation
-        then a.attcollation::regcollation::text end
+        then a.attcollation::regcollation::text end,
+      'type_oid', t.oid::int8,
+      'type_kind', t.typtype,
+      'is_deterministic', coalesce(
+        (select l.collisdeterministic from pg_collation l where l.oid = a.attcollation), true)
     ) order by a.attnum), '[]')
     from pg_attribute a
     join pg_type t on t.oid = a.atttypid
@@ -105,8 +139,31 @@ select json_build_object(
         join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
         where d.classid = 'pg_policy'::regclass and d.objid = p.oid
           and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
-          and d.refobjsubid <> 0)
-    ) order by p.oid), '[]')
+          and d.refobjsubid <> 0),
+      'functions', (
+        select coalesce(json_agg(distinct jsonb_build_object(
+          'schema', f.pronamespace::regnamespace::text,
+          'name', f.proname,
+          'source', f.prosrc,
+          'language', l.lanname,
+          'result', f.prorettype::regtype::text,
+          'argument_count', f.pronargs,
+          'volatility', f.provolatile,
+          'is_security_definer', f.prosecdef,
+          'has_settings', f.proconfig is not null,
+          'is_callable', has_function_privilege(f.oid, 'execute'))), '[]')
+        from pg_depend d
+        join pg_proc f on f.oid = d.refobjid
+        join pg_language l on l.oid = f.prolang
+        where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+          and d.refclassid = 'pg_proc'::regclass),
+      'is_self_contained', not exists (
+        select from pg_depend d
+        where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+          and not (d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)
+          and d.refclassid <> 'pg_proc'::regclass)
+    ) order by p.polpermissive, case when not p.polpermissive then p.polname end,
+      p.polname desc), '[]')
     from pg_policy p
     where p.polrelid = c.oid and p.polcmd in ('r', '*') and p.polqual is not null
       and exists (

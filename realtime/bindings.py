@@ -10,10 +10,10 @@ from butterbase.ingest.stream import TEXT_SETTINGS
 from butterbase.realtime.access import Access, Catalog
 from butterbase.realtime.errors import InvalidSubscriptionError
 from butterbase.realtime.matching import ALL, Binding, Filter
-from butterbase.realtime.subscriptions import ChangeRequest
+from butterbase.realtime.subscriptions import ChangeRequest, format_filter
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseError
-from butterbase.sql.filters import Equals
+from butterbase.sql.filters import Equals, OneOf
 from butterbase.sql.pipeline import Executor, Statement
 
 # The log's text settings, since a filter is compared with the log's text.
@@ -61,12 +61,15 @@ async def _bind(
     return Binding(request.id, request.event, request.schema, request.table, condition)
 
 
-async def _canonical(executor: Executor, claims: Claims, access: Access, wanted: Equals) -> Filter:
+async def _canonical(
+    executor: Executor, claims: Claims, access: Access, wanted: Equals | OneOf
+) -> Filter:
     column = access.readable.get(wanted.column)
     if column is None:
         raise InvalidSubscriptionError(
             f"Column {wanted.column} does not exist, or {claims.role} may not read it"
         )
+    values = (wanted.value,) if isinstance(wanted, Equals) else wanted.values
     # `format` writes as the log does, where a cast to text has ideas of its own (boolean, char).
     # The comparison is there for types that know no equality.
     parameter = SQL("$1::{}").format(SQL(column.sql_type))
@@ -76,16 +79,16 @@ async def _canonical(executor: Executor, claims: Claims, access: Access, wanted:
         .as_bytes(None)
     )
     try:
-        *_, result = await executor.run_as(
+        results = await executor.run_as(
             claims,
             *_LIKE_THE_LOG,
-            Statement(statement, (wanted.value.encode(),)),
+            *(Statement(statement, (value.encode(),)) for value in values),
             read_only=True,
         )
     except DatabaseError as error:
         raise InvalidSubscriptionError(
-            f"Filter {wanted.column}=eq.{wanted.value}: {error.message}"
+            f"Filter {format_filter(wanted)}: {error.message}"
         ) from error
-    text = result.value()
-    assert text is not None
-    return Filter(wanted.column, text.decode())
+    texts = [result.value() for result in results[len(_LIKE_THE_LOG) :]]
+    first, *more = [text.decode() for text in texts if text is not None]
+    return Filter(wanted.column, first, tuple(more))

@@ -9,33 +9,26 @@ takes effect between the changes it stands between.
 import asyncio
 import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime
-from typing import TypeAlias
-
-from msgspec import Struct
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from butterbase.ingest.changes import Commit, is_ddl
 from butterbase.ingest.lsn import LSN, parse_lsn
 from butterbase.realtime.access import Access, Catalog
 from butterbase.realtime.bindings import bind
+from butterbase.realtime.delivery import NO_ANSWER, Answer, Entry, Question, match, send
 from butterbase.realtime.errors import LogNotReadyError
-from butterbase.realtime.fanout import encode_data, encode_message
-from butterbase.realtime.matching import (
-    ALL,
-    Binding,
-    Image,
-    RowChange,
-    image_of,
-    matches,
-    row_change,
-)
-from butterbase.realtime.policies import Policies, Verdict
-from butterbase.realtime.protocol import Closing, Version
-from butterbase.realtime.session import Prepared, is_expired
+from butterbase.realtime.fanout import format_timestamp
+from butterbase.realtime.halls import Hall, Halls
+from butterbase.realtime.matching import event_of, row_change
+from butterbase.realtime.policies import NOTHING, Policies, Verdict
+from butterbase.realtime.protocol import Closing
+from butterbase.realtime.session import Prepared
+from butterbase.realtime.sessions import TABLE as SESSIONS
 from butterbase.realtime.sessions import Sessions
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.subscriber import Subscriber as Subscriber
 from butterbase.realtime.subscriptions import ChangeRequest
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseUnavailableError
@@ -43,45 +36,7 @@ from butterbase.sql.pipeline import Executor, Statement
 
 logger = logging.getLogger(__name__)
 
-
-class Subscriber:
-    """A joined channel, as the hub sees it."""
-
-    def __init__(
-        self,
-        *,
-        topic: str,
-        version: Version,
-        claims: Claims,
-        bindings: Sequence[Binding],
-        since: LSN,
-        send: Callable[[bytes], None],
-        close: Callable[[Closing], None],
-    ) -> None:
-        self.topic = topic
-        self.version = version
-        self.claims = claims
-        self.bindings = tuple(bindings)
-        self.since = since
-        self.send = send
-        self.close = close
-        self.is_open = True
-
-
-class _Entry(Struct, frozen=True):
-    """One change on its way."""
-
-    lsn: LSN
-    at: datetime
-    change: RowChange
-    image: Image
-
-
-_Matched: TypeAlias = dict[Subscriber, list[tuple[int, tuple[Binding, ...]]]]
-"""Per subscriber the indexes of a batch's entries, rising, and the bindings they match."""
-
-_Verdicts: TypeAlias = dict[tuple[Claims, int], Verdict]
-"""By claims and table; `visible` are indexes of the batch."""
+_SLICE_S: Final = 0.005
 
 
 class Hub:
@@ -103,10 +58,11 @@ class Hub:
         self._sessions = Sessions(executor)
         self._statements = asyncio.Semaphore(self._settings.statement_count_max)
         self._joined: set[Subscriber] = set()
-        self._subscribers: defaultdict[tuple[str, str], set[Subscriber]] = defaultdict(set)
+        self._halls = Halls()
         self._queue: deque[Commit] = deque()
         self._queued_change_count = 0
         self._has_work = asyncio.Event()
+        self._yielded_at_s = 0.0
 
     # Subscribing
 
@@ -140,27 +96,28 @@ class Hub:
             asyncio.get_running_loop().call_soon(subscriber.close, Closing.SESSION_ENDED)
             return
         self._joined.add(subscriber)
-        for binding in subscriber.bindings:
-            self._subscribers[binding.schema, binding.table].add(subscriber)
+        self._halls.add(subscriber)
+        subscriber.on_claims = self._halls.place_anew
 
     def unregister(self, subscriber: Subscriber) -> None:
         subscriber.is_open = False
+        subscriber.on_claims = None
         self._joined.discard(subscriber)
-        for binding in subscriber.bindings:
-            key = binding.schema, binding.table
-            if key in self._subscribers:
-                self._subscribers[key].discard(subscriber)
-                if not self._subscribers[key]:
-                    del self._subscribers[key]
+        self._halls.remove(subscriber)
+
+    def _forget(self) -> None:
+        """What was read of the schema is read anew."""
+        self._catalog.forget()
+        self._halls.forget()
 
     # Reading the log
 
     async def deliver(self, commit: Commit) -> None:
         """Queue the commit. Past the limit the subscribers are closed, and may come back."""
-        self._close_sessions(self._sessions.hear(commit.changes))
-        if not self._subscribers and not self._queue:
-            if any(map(is_ddl, commit.changes)):
-                self._catalog.forget()
+        self._close_sessions(self._sessions.hear(commit.changes_of(SESSIONS)))
+        if not self._halls and not self._queue:
+            if commit.has_ddl:
+                self._forget()
             return
         count = self._queued_change_count + len(commit.changes)
         if self._queue and count > self._settings.queued_change_count_max:
@@ -188,10 +145,8 @@ class Hub:
             await self._has_work.wait()
             self._has_work.clear()
             while self._queue:
-                commit = self._queue.popleft()
-                self._queued_change_count -= len(commit.changes)
                 try:
-                    await self._fan_out(commit)
+                    await self._fan_out()
                 except Exception:
                     # Whatever it is, no subscriber may go on with a gap that it cannot see.
                     logger.exception("a commit could not be sent: subscribers are closed")
@@ -200,73 +155,94 @@ class Hub:
     def _give_up(self, code: Closing) -> None:
         self._queue.clear()
         self._queued_change_count = 0
-        self._catalog.forget()  # an announcement may have been among what was dropped
-        for subscriber in {s for group in self._subscribers.values() for s in group}:
+        self._forget()  # an announcement may have been among what was dropped
+        for subscriber in self._halls.subscribers():
             self.unregister(subscriber)
             subscriber.close(code)
 
-    async def _fan_out(self, commit: Commit) -> None:
-        batch: list[_Entry] = []
-        for change in commit.changes:
-            row = row_change(change)
-            if row is not None and row.relation.schema in self._settings.schemas:
-                batch.append(_Entry(commit.lsn, commit.at, row, image_of(row)))
-            if is_ddl(change) or len(batch) >= self._settings.batch_change_count_max:
-                await self._send_batch(batch)
-                batch = []
-            if is_ddl(change):
-                self._catalog.forget()
+    async def _fan_out(self) -> None:
+        """Send what is queued; small commits that wait together are one batch."""
+        batch: list[Entry] = []
+        while self._queue:
+            commit = self._queue.popleft()
+            self._queued_change_count -= len(commit.changes)
+            timestamp = format_timestamp(commit.at).encode()
+            for change in commit.changes:
+                row = row_change(change)
+                if row is not None and row.relation.schema in self._settings.schemas:
+                    hall = self._halls.find(row.relation)
+                    if hall is None:
+                        # Before it takes the place of the table's former hall.
+                        await self._send_batch(batch)
+                        batch, hall = [], self._halls.open(row.relation)
+                    if not hall.is_empty:
+                        event, image = event_of(row), hall.image(row)
+                        batch.append(Entry(commit.lsn, timestamp, row, event, image, hall))
+                is_announcement = is_ddl(change)
+                if is_announcement or len(batch) >= self._settings.batch_change_count_max:
+                    await self._send_batch(batch)
+                    batch = []
+                if is_announcement:
+                    self._forget()
         await self._send_batch(batch)
 
-    async def _send_batch(self, batch: Sequence[_Entry]) -> None:
-        matched = self._match(batch)
-        while matched:
-            judged_as = {subscriber: subscriber.claims for subscriber in matched}
-            verdicts = await self._judge(batch, matched)
-            # Those whose claims changed in the meantime are judged again.
-            again = {s: found for s, found in matched.items() if s.claims != judged_as[s]}
-            self._send(batch, {s: f for s, f in matched.items() if s not in again}, verdicts)
-            matched = again
+    async def _send_batch(self, batch: Sequence[Entry]) -> None:
+        answers: dict[Question, Answer] = {}
+        while batch:
+            await self._admit({id(entry.hall): entry.hall for entry in batch}.values())
+            # From here to the sending nothing waits. Claims that changed before it are found in
+            # their new place, and what Postgres has not said of them it is asked.
+            matched = match(batch, answers)
+            if not matched.questions:
+                send(matched.deliveries, time.time())
+                break
+            await self._ask(batch, matched.questions, answers)
+        if time.monotonic() - self._yielded_at_s > _SLICE_S:
+            await asyncio.sleep(0)  # where nothing was asked, sockets have not had their turn
+            self._yielded_at_s = time.monotonic()
 
-    def _match(self, batch: Sequence[_Entry]) -> _Matched:
-        matched: defaultdict[Subscriber, list[tuple[int, tuple[Binding, ...]]]] = defaultdict(list)
-        for index, entry in enumerate(batch):
-            for subscriber in self._interested(entry.change):
-                bindings = tuple(
-                    binding
-                    for binding in subscriber.bindings
-                    if matches(binding, entry.change, entry.image)
-                )
-                if bindings and entry.lsn > subscriber.since:
-                    matched[subscriber].append((index, bindings))
-        return matched
+    async def _admit(self, halls: Collection[Hall]) -> None:
+        """Bring what the roles may read up to date, also of those who join meanwhile."""
+        admitted: set[tuple[int, str]] = set()
+        while missing := [
+            (hall, role)
+            for hall in halls
+            for role in hall.roles
+            if (id(hall), role) not in admitted
+        ]:
+            for hall, role in missing:
+                hall.admit(role, await self._access(hall.relation.oid, role))
+                admitted.add((id(hall), role))
 
-    def _interested(self, change: RowChange) -> Iterable[Subscriber]:
-        relation = change.relation
-        found: set[Subscriber] = set()
-        for schema in (relation.schema, ALL):
-            for table in (relation.name, ALL):
-                found |= self._subscribers.get((schema, table), set())
-        return found
+    # Asking Postgres
 
-    # Judging
+    async def _access(self, oid: int, role: str) -> Access | None:
+        while True:
+            try:
+                return await self._policies.access(oid, role)
+            except DatabaseUnavailableError as error:
+                if not self._halls:
+                    return None
+                await self._wait_for_database(error)
 
-    async def _judge(self, batch: Sequence[_Entry], matched: _Matched) -> _Verdicts:
+    async def _ask(
+        self,
+        batch: Sequence[Entry],
+        questions: Mapping[Question, set[int]],
+        answers: dict[Question, Answer],
+    ) -> None:
         """A statement for each distinct claims and table."""
-        wanted: defaultdict[tuple[Claims, int], set[int]] = defaultdict(set)
-        for subscriber, found in matched.items():
-            for index, _ in found:
-                oid = batch[index].change.relation.oid
-                wanted[subscriber.claims, oid].add(index)
         async with asyncio.TaskGroup() as group:
             tasks = {
-                key: group.create_task(self._judge_one(batch, *key, sorted(indexes)))
-                for key, indexes in wanted.items()
+                question: group.create_task(self._judge(batch, *question, sorted(indexes)))
+                for question, indexes in questions.items()
             }
-        return {key: task.result() for key, task in tasks.items()}
+        for question, task in tasks.items():
+            known = answers.get(question, NO_ANSWER)
+            answers[question] = known.with_more(questions[question], task.result())
 
-    async def _judge_one(
-        self, batch: Sequence[_Entry], claims: Claims, oid: int, indexes: Sequence[int]
+    async def _judge(
+        self, batch: Sequence[Entry], claims: Claims, oid: int, indexes: Sequence[int]
     ) -> Verdict:
         images = [batch[index].image for index in indexes]
         while True:
@@ -274,60 +250,12 @@ class Hub:
                 async with self._statements:
                     verdict = await self._policies.judge(oid, claims, images)
             except DatabaseUnavailableError as error:
-                if not self._subscribers:
-                    return Verdict(None, frozenset())
-                logger.warning("policies cannot be asked, commits wait: %s", error)
-                await asyncio.sleep(self._settings.database_retry_s)
+                if not self._halls:
+                    return NOTHING
+                await self._wait_for_database(error)
                 continue
             return Verdict(verdict.access, frozenset(indexes[i] for i in verdict.visible))
 
-    # Sending
-
-    def _send(self, batch: Sequence[_Entry], matched: _Matched, verdicts: _Verdicts) -> None:
-        frames = _Frames(batch)
-        now_s = time.time()
-        for subscriber, found in matched.items():
-            if not subscriber.is_open or is_expired(subscriber.claims, now_s):
-                continue
-            for index, bindings in found:
-                verdict = verdicts[subscriber.claims, batch[index].change.relation.oid]
-                if index in verdict.visible and verdict.access is not None:
-                    frames.send(subscriber, index, bindings, verdict.access)
-
-
-class _Frames:
-    """The frames of a batch, each encoded once. Accesses are told apart by being the same object:
-    the batch's verdicts hold them.
-    """
-
-    def __init__(self, batch: Sequence[_Entry]) -> None:
-        self._batch = batch
-        self._data: dict[tuple[int, int], bytes] = {}
-        self._frames: dict[tuple[int, int, Version, str, tuple[int, ...]], bytes] = {}
-
-    def send(
-        self, subscriber: Subscriber, index: int, bindings: Sequence[Binding], access: Access
-    ) -> None:
-        # A filter on a column that the role may not read would tell what is in it.
-        ids = tuple(
-            binding.id
-            for binding in bindings
-            if binding.filter is None or binding.filter.column in access.readable
-        )
-        if not ids:
-            return
-        key = index, id(access), subscriber.version, subscriber.topic, ids
-        frame = self._frames.get(key)
-        if frame is None:
-            data = self._encode(index, access)
-            frame = encode_message(subscriber.topic, ids, data, subscriber.version)
-            self._frames[key] = frame
-        subscriber.send(frame)
-
-    def _encode(self, index: int, access: Access) -> bytes:
-        key = index, id(access)
-        data = self._data.get(key)
-        if data is None:
-            entry = self._batch[index]
-            data = self._data[key] = encode_data(entry.change, entry.at, access)
-        return data
+    async def _wait_for_database(self, error: Exception) -> None:
+        logger.warning("policies cannot be asked, commits wait: %s", error)
+        await asyncio.sleep(self._settings.database_retry_s)

@@ -4,6 +4,7 @@ An image holds the columns the log carries. One that it does not carry, an uncha
 what a delete leaves out, is absent, and whatever asks for it is answered "no".
 """
 
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Final, TypeAlias
 
@@ -14,6 +15,7 @@ from butterbase.ingest.changes import (
     Delete,
     Insert,
     LogicalMessage,
+    Relation,
     ReplicaIdentity,
     Row,
     Toast,
@@ -41,6 +43,12 @@ class Filter(Struct, frozen=True):
     Where they need not (an interval's 24 hours and 1 day, numbers inside jsonb, citext) only the
     equal text matches.
     """
+    more: tuple[str, ...] = ()
+    """Other values that do as well."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return self.value, *self.more
 
 
 class Binding(Struct, frozen=True):
@@ -105,11 +113,15 @@ def image_of(change: RowChange) -> Image:
     return {column.name: value for column, value in pairs if value is not Toast.UNCHANGED}
 
 
+def covers(binding: Binding, relation: Relation) -> bool:
+    """Whether the table's changes are asked for."""
+    return binding.schema in (ALL, relation.schema) and binding.table in (ALL, relation.name)
+
+
 def matches(binding: Binding, change: RowChange, image: Image) -> bool:
     return (
         binding.event in (ALL, event_of(change))
-        and binding.schema in (ALL, change.relation.schema)
-        and binding.table in (ALL, change.relation.name)
+        and covers(binding, change.relation)
         and (binding.filter is None or _passes(binding.filter, change, image))
     )
 
@@ -118,16 +130,19 @@ def _passes(wanted: Filter, change: RowChange, image: Image) -> bool:
     value = image.get(wanted.column)
     if value is None:  # absent, or NULL, which equals nothing
         return False
-    if value == wanted.value:
+    if value in wanted.values:
         return True
     type_oid = next(c.type_oid for c in change.relation.columns if c.name == wanted.column)
+    found = comparable(type_oid, value)
+    return any(comparable(type_oid, one) == found for one in wanted.values)
+
+
+def comparable(type_oid: int, text: str) -> str | Decimal:
+    """What is equal, and hashes as equal, for equal values of a type."""
     if type_oid == _BPCHAR:
-        return value.rstrip(" ") == wanted.value.rstrip(" ")
-    return type_oid in _NUMBERS and _are_equal_numbers(value, wanted.value)
-
-
-def _are_equal_numbers(left: str, right: str) -> bool:
-    try:
-        return Decimal(left) == Decimal(right)
-    except InvalidOperation:
-        return False
+        return text.rstrip(" ")
+    if type_oid in _NUMBERS:
+        with suppress(InvalidOperation):
+            number = Decimal(text)
+            return text if number.is_nan() else number
+    return text

@@ -1,8 +1,9 @@
-"""Which rows the claims may see, asked of Postgres: the row in the log is judged, not the table's.
+"""Which rows the claims may see: the row in the log is judged, not the table's.
 
-A statement makes rows out of the images and puts the table's policies over them, under the table's
-own name; the policies' texts apply unchanged. What a policy needs and an image lacks makes the row
-invisible, and so does an error in a policy, or one that takes longer than `statement_timeout`.
+What is compiled answers by itself; of the rest Postgres is asked. A statement makes rows out of the
+images and puts the table's policies over them, under the table's own name; the policies' texts
+apply unchanged. What a policy needs and an image lacks makes the row invisible, and so does an
+error in a policy, or one that takes longer than `statement_timeout`.
 """
 
 import logging
@@ -15,6 +16,9 @@ from msgspec import Struct
 from psycopg.sql import SQL, Composable, Identifier
 
 from butterbase.realtime.access import QUERY_CANCELED, Access, AccessColumn, Catalog
+from butterbase.realtime.compiled.errors import UnanswerableError
+from butterbase.realtime.compiled.policies import Visibility, gate_of
+from butterbase.realtime.compiled.predicate import Predicate
 from butterbase.realtime.matching import Image
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseError
@@ -58,7 +62,7 @@ def judging_statement(access: Access) -> bytes:
         row=_row(access),
         table=Identifier(access.table),
         conditions=SQL(" and ").join(
-            [SQL("({})").format(SQL(" or ").join(permissive)), *restrictive]
+            [*restrictive, SQL("({})").format(SQL(" or ").join(permissive))]
         ),
     )
     return statement.as_bytes(None)
@@ -102,6 +106,24 @@ def _trusted(text: str) -> Composable:
     return SQL(text)  # Postgres's own deparsing of its catalog
 
 
+def _evaluated(
+    predicate: Predicate, claims: Claims, images: Sequence[Image], indexes: Sequence[int]
+) -> tuple[frozenset[int], list[int]]:
+    """The images that are visible, and those that Postgres must be asked about."""
+    visible, unknown = [], []
+    try:
+        reads = predicate.read_claims(claims.json)
+    except UnanswerableError:
+        return frozenset(), list(indexes)
+    for index in indexes:
+        try:
+            if predicate.evaluate(images[index], reads) is True:
+                visible.append(index)
+        except UnanswerableError:
+            unknown.append(index)
+    return frozenset(visible), unknown
+
+
 class Verdict(Struct, frozen=True):
     access: Access | None
     """What the role may read of the table; None when that is gone."""
@@ -113,7 +135,7 @@ NOTHING = Verdict(None, frozenset())
 
 
 class Policies:
-    """Judges images. A compiled predicate would answer before `_ask`, behind the same `judge`."""
+    """Judges images."""
 
     def __init__(
         self,
@@ -122,15 +144,24 @@ class Policies:
         *,
         pause_s: float,
         now_s: Callable[[], float] = time.monotonic,
+        is_compiling: bool = True,
     ) -> None:
-        """A table's policies that took too long for some claims hide its rows for `pause_s`."""
+        """A table's policies that took too long for some claims hide its rows for `pause_s`.
+
+        With `is_compiling` false Postgres is asked about everything.
+        """
         self._executor = executor
         self._catalog = catalog
         self._pause_s = pause_s
         self._now_s = now_s
+        self._is_compiling = is_compiling
         # By table and claims until when; in the order of their ends.
         self._paused: dict[tuple[int, Claims], float] = {}
         self._warned: set[tuple[str, str, str]] = set()
+
+    async def access(self, relation_oid: int, role: str) -> Access | None:
+        """None when the table is gone. Raises DatabaseUnavailableError."""
+        return await self._catalog.access(relation_oid, role)
 
     async def judge(self, relation_oid: int, claims: Claims, images: Sequence[Image]) -> Verdict:
         """Which of the images the caller may see. Raises DatabaseUnavailableError."""
@@ -181,17 +212,19 @@ class Policies:
     async def _judge(
         self, access: Access, claims: Claims, images: Sequence[Image]
     ) -> frozenset[int]:
-        if not access.readable:
+        gate = gate_of(access)
+        if gate.visibility is Visibility.NONE:
             return frozenset()
-        if not access.is_row_security_active:
+        if gate.visibility is Visibility.ALL:
             return frozenset(range(len(images)))
-        if not any(policy.is_permissive for policy in access.policies):
-            return frozenset()
         required = required_columns(access)
         complete = [i for i, image in enumerate(images) if all(c in image for c in required)]
+        visible: frozenset[int] = frozenset()
+        if gate.predicate is not None and self._is_compiling:
+            visible, complete = _evaluated(gate.predicate, claims, images, complete)
         if not complete:
-            return frozenset()
-        return await self._ask(access, claims, images, complete)
+            return visible
+        return visible | await self._ask(access, claims, images, complete)
 
     async def _ask(
         self, access: Access, claims: Claims, images: Sequence[Image], indexes: Sequence[int]

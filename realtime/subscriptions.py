@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from butterbase.realtime.errors import InvalidSubscriptionError
 from butterbase.realtime.matching import ALL
-from butterbase.sql.filters import Equals, InvalidFilterError, parse_filter
+from butterbase.sql.filters import Equals, InvalidFilterError, OneOf, parse_filter
 
 EVENTS: Final = frozenset({ALL, "INSERT", "UPDATE", "DELETE"})
 
@@ -21,14 +21,21 @@ class ChangeRequest(Struct, frozen=True):
     event: str
     schema: str
     table: str
-    filter: Equals | None
+    filter: Equals | OneOf | None
 
     def __str__(self) -> str:
-        condition = f"{self.filter.column}=eq.{self.filter.value}" if self.filter else "none"
+        condition = "none" if self.filter is None else format_filter(self.filter)
         return (
             f"[event: {self.event}, schema: {self.schema}, table: {self.table},"
             f" filter: {condition}]"
         )
+
+
+def format_filter(condition: Equals | OneOf) -> str:
+    """For people to read."""
+    if isinstance(condition, Equals):
+        return f"{condition.column}=eq.{condition.value}"
+    return f"{condition.column}=in.({','.join(condition.values)})"
 
 
 def number(entries: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -62,7 +69,7 @@ def parse_entry(id_: int, entry: Mapping[str, Any], schemas: Sequence[str]) -> C
     return ChangeRequest(id_, event, schema, table, _filter(entry, schema, table))
 
 
-def _filter(entry: Mapping[str, Any], schema: str, table: str) -> Equals | None:
+def _filter(entry: Mapping[str, Any], schema: str, table: str) -> Equals | OneOf | None:
     text = _text(entry, "filter", "").strip()
     if not text:
         return None

@@ -1,7 +1,7 @@
 """Filters as text, `id=eq.7`, and as values: shared by REST and realtime.
 
 The grammar is PostgREST's, https://docs.postgrest.org/en/stable/references/api/tables_views.html;
-of its operators realtime knows `eq`.
+of its operators realtime knows `eq` and `in`.
 """
 
 import re
@@ -51,6 +51,12 @@ _ELEMENTS = re.compile(rf"{_ELEMENT},", re.DOTALL)
 _LIST_START = re.compile(r"[ \t]*(\([ \t]*)?")
 
 
+FILTER_VALUE_COUNT_MAX = 100
+"""In the list of a subscription's filter."""
+
+_HINT = "use eq or in"
+
+
 class InvalidFilterError(ButterbaseError):
     """A filter cannot be read."""
 
@@ -78,21 +84,37 @@ class Equals(Struct, frozen=True):
     """Text that Postgres reads as the column's type."""
 
 
-def parse_filter(column: str, text: str) -> Equals:
-    """Read `eq.7` for a column. Raises InvalidFilterError, which names the filter."""
+class OneOf(Struct, frozen=True):
+    """`column in (values)`, of at least one value."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+def parse_filter(column: str, text: str) -> Equals | OneOf:
+    """Read `eq.7` or `in.(7,8)` for a column. Raises InvalidFilterError, which names the filter."""
     readable = f"{column}={text}".replace("\0", "?")
     try:
         operation, start = read_operation(text)
     except ScanError as error:
         reason = explanation(text, error.fault)
-        raise InvalidFilterError(f"{readable}: {reason}", hint="use eq") from error
-    if operation != Operation("eq"):
+        raise InvalidFilterError(f"{readable}: {reason}", hint=_HINT) from error
+    if operation not in (Operation("eq"), Operation("in")):
         operator = text[:start].rstrip(".")
-        raise InvalidFilterError(f"{readable}: unknown operator {operator}", hint="use eq")
-    value = text[start:]
-    if not column or "\0" in column or "\0" in value:
+        raise InvalidFilterError(f"{readable}: unknown operator {operator}", hint=_HINT)
+    if not column or "\0" in column or "\0" in text:
         raise InvalidFilterError(f"{readable}: a name or value cannot be read")
-    return Equals(column, value)
+    if operation.operator == "eq":
+        return Equals(column, text[start:])
+    try:
+        values, end = read_list(text, start)
+    except ScanError as error:
+        raise InvalidFilterError(f"{readable}: {explanation(text, error.fault)}") from error
+    if end != len(text) or not 0 < len(values) <= FILTER_VALUE_COUNT_MAX:
+        raise InvalidFilterError(
+            f"{readable}: a list of 1 to {FILTER_VALUE_COUNT_MAX} values is expected"
+        )
+    return OneOf(column, tuple(values))
 
 
 def read_operation(text: str, start: int = 0) -> tuple[Operation, int]:

@@ -21,7 +21,8 @@ from butterbase.ingest.changes import (
     ReplicaIdentity,
 )
 from butterbase.ingest.lsn import LSN
-from butterbase.realtime.access import Access, AccessColumn
+from butterbase.realtime.access import Access, AccessColumn, Policy
+from butterbase.realtime.compiled.policies import INSTALLED
 from butterbase.realtime.hub import Hub, Subscriber
 from butterbase.realtime.matching import Binding, Filter, Image
 from butterbase.realtime.policies import Verdict
@@ -36,7 +37,10 @@ NOTES = Relation(
     7, "public", "notes", ReplicaIdentity.DEFAULT, (Column("id", 20, -1, is_key=True),)
 )
 ID = AccessColumn("id", "int8", "bigint", is_readable=True, is_primary=True)
-ACCESS = Access("7", "public", "notes", True, (ID,), ())
+# Not compiled: each row is asked about.
+ACCESS = Access("7", "public", "notes", True, (ID,), (Policy(True, "scripted", ()),))
+UID = tuple(function for function in INSTALLED if function.name == "uid")
+CAROL = "cccccccc-0000-4000-8000-000000000003"
 ANY = Binding(5, "*", "public", "notes")
 
 
@@ -57,11 +61,15 @@ class ScriptedPolicies:
     """Judges as it is told: everything is visible, after what stands in the way."""
 
     def __init__(self) -> None:
+        self.known = ACCESS
         self.failures: list[Exception] = []
         self.asked: list[tuple[Claims, list[str | None]]] = []
         self.is_open = asyncio.Event()
         self.is_open.set()
         self.was_asked = asyncio.Event()
+
+    async def access(self, oid: int, role: str) -> Access:
+        return self.known
 
     async def judge(self, oid: int, claims: Claims, images: Sequence[Image]) -> Verdict:
         self.asked.append((claims, [image["id"] for image in images]))
@@ -131,7 +139,7 @@ async def test_messages_keep_the_order_of_the_log() -> None:
         await b.hub.deliver(commit(1, 1, 2, 3, 4, 5))
         await b.hub.deliver(commit(2, 6))
         assert await client.ids(6) == [1, 2, 3, 4, 5, 6]
-        assert [ids for _, ids in b.policies.asked] == [["1", "2"], ["3", "4"], ["5"], ["6"]]
+        assert [ids for _, ids in b.policies.asked] == [["1", "2"], ["3", "4"], ["5", "6"]]
 
 
 async def test_a_statement_serves_all_with_the_same_claims_and_one_frame_all_who_read_alike() -> (
@@ -206,13 +214,13 @@ async def test_claims_that_change_while_they_are_judged_are_judged_again() -> No
         b.policies.is_open.clear()
         await b.hub.deliver(commit(1, 1))
         await asyncio.wait_for(b.policies.was_asked.wait(), DEADLINE_S)
-        client.subscriber.claims = user_claims(BOB)
+        client.subscriber.claims = user_claims(CAROL)
         b.policies.is_open.set()
         assert await client.ids(1) == [1]
         assert await other.ids(1) == [1]
         asked = [claims.subject for claims, _ in b.policies.asked]
         assert sorted(asked[:2], key=str) == [ALICE, BOB]
-        assert asked[2:] == [BOB]
+        assert asked[2:] == [CAROL]
 
 
 async def test_an_expired_or_gone_subscriber_is_sent_nothing() -> None:
@@ -254,6 +262,51 @@ async def test_ddl_makes_the_hub_forget_what_it_read(
         if client is not None:
             assert await client.ids(2) == [1, 2]
         assert asked_before == [1 if is_listening else 0]
+
+
+async def test_policies_apply_from_where_the_log_says_that_they_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, hidden = (
+        msgspec.structs.replace(ACCESS, policies=(Policy(True, text, (), (), True),))
+        for text in ("true", "false")
+    )
+    async with bench() as b:
+        b.policies.known = shown
+
+        def forget() -> None:
+            b.policies.known = hidden if b.policies.known is shown else shown
+
+        monkeypatch.setattr(b.hub._catalog, "forget", forget)
+        client = b.join()
+        ddl = LogicalMessage(DDL_PREFIX, b"ALTER POLICY")
+        await b.hub.deliver(commit(1, 1, ddl, 2, 3))
+        await b.hub.deliver(commit(2, 4, ddl, 5))
+        assert await client.ids(2) == [1, 5]
+        assert b.policies.asked == []
+
+
+async def test_new_claims_apply_from_the_next_change_on() -> None:
+    own = Policy(True, "(owner = auth.uid())", ("owner",), UID, True)
+    owner = AccessColumn("owner", "uuid", "uuid", True, False, None, 2950, "b", True)
+    relation = Relation(
+        7,
+        "public",
+        "notes",
+        ReplicaIdentity.DEFAULT,
+        (*NOTES.columns, Column("owner", 2950, -1, is_key=False)),
+    )
+    async with bench() as b:
+        b.policies.known = msgspec.structs.replace(ACCESS, columns=(ID, owner), policies=(own,))
+        client, witness = b.join(ALICE), b.join(BOB)
+        changes = [Insert(relation, (str(n), ALICE if n % 2 else BOB)) for n in range(1, 5)]
+        await b.hub.deliver(commit(1, *changes[:2]))
+        assert await witness.ids(1) == [2]
+        client.subscriber.claims = user_claims(BOB)
+        await b.hub.deliver(commit(2, *changes[2:]))
+        assert await witness.ids(1) == [4]
+        assert await client.ids(2) == [1, 4]
+        assert client.frames.empty()
 
 
 SESSIONS = Relation(
