@@ -12,6 +12,7 @@ import json
 import secrets
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ async def argon2_ms(rounds: int = 15) -> float:
     return statistics.median(samples) * 1000
 
 
-def run(seconds: float, rounds: int) -> dict[str, float]:
+def run(seconds: float, rounds: int, connections: Sequence[int]) -> dict[str, float]:
     """Medians over the rounds; metric → number."""
     loads: dict[str, list[Load]] = {}
     with installed() as installation:
@@ -137,7 +138,7 @@ def run(seconds: float, rounds: int) -> dict[str, float]:
             target = Target(api)
             target.refreshes(1, WARM_UP_S)
             for _ in range(rounds):
-                for count in CONNECTION_COUNTS:
+                for count in connections:
                     for name, measure in (
                         ("refresh", target.refreshes),
                         ("sign_in", target.sign_ins),
@@ -154,9 +155,9 @@ def run(seconds: float, rounds: int) -> dict[str, float]:
     return metrics
 
 
-def print_table(metrics: dict[str, float]) -> None:
+def print_table(metrics: dict[str, float], connections: Sequence[int]) -> None:
     print("              connections  req/s   p50 ms   p99 ms")
-    for what, count in itertools.product(("refresh", "sign_in", "sign_up"), CONNECTION_COUNTS):
+    for what, count in itertools.product(("refresh", "sign_in", "sign_up"), connections):
         print(
             f"{what:12}  {count:11}  {metrics[f'{what}_rps_c{count}']:5.0f}"
             f"  {metrics[f'{what}_p50_ms_c{count}']:7.2f}"
@@ -174,15 +175,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default 3)")
     parser.add_argument("--rounds", type=int, default=3, help="medians over them (default 3)")
+    parser.add_argument(
+        "--connections",
+        type=int,
+        nargs="+",
+        default=CONNECTION_COUNTS,
+        metavar="N",
+        help="at a time (default 1 16); the first must be 1",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write {metric: number}")
     arguments = parser.parse_args()
     if arguments.seconds <= 0 or arguments.rounds < 1:
         parser.error("--seconds must be more than 0 and --rounds at least 1")
+    if arguments.connections[0] != 1 or min(arguments.connections) < 1:
+        parser.error("--connections must begin with 1")
     print(f"{machine.describe()}, load average before {machine.load_average()}")
     print("the worker, Postgres and the load generator share the cores; nothing is pinned")
-    metrics = run(arguments.seconds, arguments.rounds)
+    metrics = run(arguments.seconds, arguments.rounds, arguments.connections)
     print(f"load average after {machine.load_average()}")
-    print_table(metrics)
+    print_table(metrics, arguments.connections)
     if arguments.json:
         arguments.json.write_text(json.dumps(metrics, indent=2) + "\n")
 

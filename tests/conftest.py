@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from butterbase.sql.embedded import EmbeddedPostgres
 from tests.installation import Installation, installed
 from tests.postgres import Database, Databases
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # Nothing of a test run needs to outlive a crash, and its passwords need not be dear to guess: each
 # connection is authenticated, and a test makes dozens.

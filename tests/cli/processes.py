@@ -92,12 +92,6 @@ def descendants(pid: int) -> set[Process]:
     return found
 
 
-def cpu_seconds(pid: int) -> float:
-    """Used by the process and all that it has started."""
-    wanted = {pid} | {process.pid for process in descendants(pid)}
-    return sum(status.cpu_s for status in _statuses() if status.process.pid in wanted)
-
-
 def _statuses() -> list[_Status]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 import uuid
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import pytest
 from tests.cli.processes import (
     Up,
     butterbase,
-    cpu_seconds,
     descendants,
     free_port,
     processes,
@@ -24,7 +22,6 @@ from tests.cli.processes import (
     wait_until,
 )
 
-START_S = 5.0
 PASSWORD = "correct horse"
 
 
@@ -81,11 +78,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_finds_the_data(up: Up) -> No
     assert up.interrupt(group=True) == 0
     assert not started & processes()
     assert "Traceback" not in up.log.read_text()
-    began_s = time.monotonic()
     up.start()
-    # On a machine that is busy with other things, what counts is the work.
-    took_s = min(time.monotonic() - began_s, cpu_seconds(up.pid))
-    assert took_s < START_S
     assert up.anon_key == key
     assert can_sign_in(up, email)
 

@@ -118,7 +118,7 @@ def oracle(postgres: Databases) -> Iterator[psycopg.Connection]:
     postgres.drop(database.name)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(made)
 def test_a_value_of_any_type_is_encoded_as_to_jsonb_does(
     oracle: psycopg.Connection, value: Made

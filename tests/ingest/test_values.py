@@ -100,7 +100,7 @@ def test_a_value_is_encoded_as_to_json_does(
     assert encode_value(type_oid, text).decode() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),

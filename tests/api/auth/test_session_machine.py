@@ -316,7 +316,6 @@ def test_sessions_are_as_the_model_says(
                 settings=settings(
                     max_examples=40,
                     stateful_step_count=40,
-                    deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),
             )

@@ -269,7 +269,7 @@ REFUSED_BY_POSTGRES = {"21000", "55000"}
 Given = dict[str, str]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(sensible(), HEADERS, rows())
 async def test_a_request_for_what_there_is_is_answered(
     service: RestService, request_line: tuple[str, str, str], headers: Given, body: bytes
@@ -277,7 +277,7 @@ async def test_a_request_for_what_there_is_is_answered(
     await ask(service, *request_line, headers, body)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(
     words("GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE"),
     words("/projects", "/rpc/add", "/rpc/whole", "/", "/%ff", "/%00") | NOISE.map(quote),

@@ -92,7 +92,7 @@ async def test_the_document_has_all_paths(document: Any) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @seed(0)
-@settings(max_examples=40, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_no_request_is_a_fault_of_ours(
     rest: Rest, document: Any, path: str, data: st.DataObject
