@@ -74,7 +74,6 @@ class Process(NamedTuple):
 class _Status(NamedTuple):
     process: Process
     parent: int
-    cpu_s: float
 
 
 def processes() -> set[Process]:
@@ -102,9 +101,8 @@ def _statuses() -> list[_Status]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if fields[0] != "Z":
-            ticks = sum(map(int, fields[11:15]))
             process = Process(int(directory.name), fields[19], command)
-            found.append(_Status(process, int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")))
+            found.append(_Status(process, int(fields[1])))
     return found
 
 
