@@ -53,14 +53,12 @@ def entry(
 
     `user_id` is whose account it is about; None for the app's own settings.
     """
-    return Statement(
+    return Statement.of(
         QUERIES["write_audit"],
-        (
-            action.encode(),
-            ACTIONS[action].encode(),
-            None if user_id is None else user_id.encode(),
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-            msgspec.json.encode(traits) if traits else None,
-        ),
+        action,
+        ACTIONS[action],
+        user_id,
+        caller.now_s,
+        caller.ip,
+        msgspec.json.encode(traits) if traits else None,
     )

@@ -70,13 +70,11 @@ class AuthConfigs:
             if results[0].row_count == 0:
                 raise ConflictError
 
-        write = Statement(
+        write = Statement.of(
             QUERIES["write_settings"],
-            (
-                msgspec.json.encode(changed),
-                msgspec.json.encode(stored),
-                repr(now_s).encode(),
-            ),
+            msgspec.json.encode(changed),
+            msgspec.json.encode(stored),
+            now_s,
         )
         await self._service.run(write, audited, check=check)
         self._config = None

@@ -49,7 +49,7 @@ async def _call_function(app: AppRuntime, function: str, payload: object) -> byt
     schema, name = function.split(".", 1)
     text = f'select "{schema}"."{name}"($1::jsonb)'.encode()
     try:
-        (result,) = await app.service.run(Statement(text, (msgspec.json.encode(payload),)))
+        (result,) = await app.service.run(Statement.of(text, msgspec.json.encode(payload)))
     except DatabaseError as error:
         # What Postgres says is nobody's business who is not the developer.
         _log.warning("the hook %s failed: %s (%s)", function, error.message, error.sqlstate)

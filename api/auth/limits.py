@@ -7,8 +7,9 @@ moves it, so two requests at once cannot both take the last one.
 import hashlib
 
 from butterbase.api.apps import AppRuntime
-from butterbase.api.auth.config import Limit
-from butterbase.api.auth.errors import OverEmailSendRateLimitError, OverRequestRateLimitError
+from butterbase.api.auth.caller import Caller
+from butterbase.api.auth.config import AuthConfig, Limit
+from butterbase.api.auth.errors import OverRequestRateLimitError
 from butterbase.api.auth.proxies import subscriber_of
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.pipeline import Result, Statement
@@ -30,15 +31,7 @@ def key(kind: str, *parts: str) -> str:
 
 def statement(limited: str, limit: Limit, *, now_s: float) -> Statement:
     """Takes one; its value is how many seconds are to be waited, 0 when it was taken."""
-    return Statement(
-        QUERIES["take"],
-        (
-            limited.encode(),
-            repr(now_s).encode(),
-            repr(limit.per_s / limit.count).encode(),
-            str(limit.burst).encode(),
-        ),
-    )
+    return Statement.of(QUERIES["take"], limited, now_s, limit.per_s / limit.count, limit.burst)
 
 
 def wait_s(result: Result) -> float:
@@ -59,8 +52,9 @@ async def take(app: AppRuntime, limited: str, limit: Limit, *, now_s: float) -> 
     check(result)
 
 
-async def take_email(app: AppRuntime, limited: str, limit: Limit, *, now_s: float) -> None:
-    """For a message that would be sent. Raises OverEmailSendRateLimitError."""
-    (result,) = await app.service.run(statement(limited, limit, now_s=now_s))
-    if (wait := wait_s(result)) > 0:
-        raise OverEmailSendRateLimitError(retry_after_s=wait)
+async def admit(
+    app: AppRuntime, config: AuthConfig, kind: str, limit: Limit, *, caller: Caller
+) -> None:
+    """One more request of the kind from the caller's address. Raises OverRequestRateLimitError."""
+    if config.rate_limits.is_enabled:
+        await take(app, key(kind, caller.ip), limit, now_s=caller.now_s)

@@ -12,18 +12,12 @@ import msgspec
 from falcon.asgi import App, Request, Response
 
 from butterbase.api import problems
-from butterbase.api.auth.errors import (
-    STATUS,
-    AuthError,
-    HookRefusedError,
-    WeakPasswordError,
-)
+from butterbase.api.auth.errors import AuthError, LimitedError, WeakPasswordError
 from butterbase.sql.errors import (
     ButterbaseError,
     DatabaseError,
     DatabaseUnavailableError,
     InvalidTokenError,
-    nearest,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,8 +48,8 @@ async def _on_error(
         logger.warning("%s %s: %s (%s)", req.method, req.path, error, type(error).__name__)
     weak = {"reasons": error.reasons} if isinstance(error, WeakPasswordError) else None
     _respond(req, resp, status, code, message, weak_password=weak)
-    if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
-        resp.set_header("Retry-After", str(retry_after_s))
+    if isinstance(error, LimitedError):
+        resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, DatabaseUnavailableError):
         resp.set_header("Retry-After", str(problems.RETRY_AFTER_S))
 
@@ -83,10 +77,8 @@ async def _on_bug(
 
 def parts_of(error: ButterbaseError) -> tuple[int, str, str]:
     """Status, code and message."""
-    if isinstance(error, HookRefusedError):
-        return error.status, error.code, error.message
     if isinstance(error, AuthError):
-        return nearest(STATUS, type(error)), error.code, error.message
+        return error.status, error.code, error.message
     if isinstance(error, InvalidTokenError):
         return 403, "bad_jwt", f"invalid JWT: {error.message}"
     if isinstance(error, DatabaseError):

@@ -13,12 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from butterbase.api.apps import AppRuntime
-from butterbase.api.auth import hooks
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.errors import (
     AuthError,
-    HookError,
     InvalidCredentialsError,
     OverRequestRateLimitError,
     RefreshTokenError,
@@ -28,9 +26,9 @@ from butterbase.api.auth.errors import (
     UserBannedError,
 )
 from butterbase.api.auth.refresh_tokens import RefreshToken, new_nonce
-from butterbase.api.auth.tokens import TokenSubject
+from butterbase.api.auth.session_json import Opened, session_json
 from butterbase.sql.catalog import load_queries
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.sql.pipeline import Result, Statement, bytea
 
 QUERIES = load_queries("auth_sessions")
 
@@ -44,28 +42,6 @@ _EXPIRED = {
 }
 
 
-class _User(Struct, frozen=True):
-    """What a token needs of the user; the rest of its JSON is passed on."""
-
-    id: str
-    aud: str
-    role: str
-    email: str
-    phone: str
-    app_metadata: dict[str, Any]
-    user_metadata: dict[str, Any]
-    is_anonymous: bool
-
-
-class _Session(Struct, frozen=True):
-    access_token: str
-    token_type: str
-    expires_in: int
-    expires_at: int
-    refresh_token: str
-    user: msgspec.Raw
-
-
 class Draft(Struct, frozen=True):
     """A session that a statement is to start."""
 
@@ -73,16 +49,14 @@ class Draft(Struct, frozen=True):
     nonce: bytes
     method: str
     provider: str | None
-    aal: Aal
 
 
-_USER = msgspec.json.Decoder(_User)
 _AMR = msgspec.json.Decoder(list[dict[str, Any]])
 
 
-def draft(method: str, *, provider: str | None = None, aal: Aal = "aal1") -> Draft:
-    """`method` is the amr's: password, otp, magiclink, recovery, oauth, anonymous, totp, …"""
-    return Draft(str(uuid.uuid4()), new_nonce(), method, provider, aal)
+def draft(method: str, *, provider: str | None = None) -> Draft:
+    """`method` is the amr's: password, otp, recovery, oauth, anonymous."""
+    return Draft(str(uuid.uuid4()), new_nonce(), method, provider)
 
 
 def start_statement(
@@ -91,7 +65,6 @@ def start_statement(
     drafted: Draft,
     *,
     caller: Caller,
-    factor_id: str | None = None,
     old_password_hash: str | None = None,
     new_password_hash: str | None = None,
 ) -> Statement:
@@ -99,25 +72,19 @@ def start_statement(
 
     `old_password_hash` must still be the user's, and is replaced where a new one is given.
     """
-    return Statement(
+    return Statement.of(
         QUERIES["start_session"],
-        (
-            user_id.encode(),
-            drafted.id.encode(),
-            _bytea(drafted.nonce),
-            repr(caller.now_s).encode(),
-            drafted.method.encode(),
-            _text(drafted.provider),
-            drafted.aal.encode(),
-            _text(factor_id),
-            None,
-            b"t" if config.sessions.is_single_per_user else b"f",
-            caller.ip.encode(),
-            caller.user_agent.encode("utf-8", "replace"),
-            None,
-            _text(old_password_hash),
-            _text(new_password_hash),
-        ),
+        user_id,
+        drafted.id,
+        bytea(drafted.nonce),
+        caller.now_s,
+        drafted.method,
+        drafted.provider,
+        config.sessions.is_single_per_user,
+        caller.ip,
+        caller.user_agent,
+        old_password_hash,
+        new_password_hash,
     )
 
 
@@ -131,7 +98,12 @@ async def started(
     extra: Mapping[str, object] = {},
 ) -> bytes:
     """The session's JSON, with `extra` members. Raises UserBannedError, InvalidCredentialsError."""
-    return await opened(app, config, drafted, _account(result), caller=caller, extra=extra)
+    outcome, account = result.rows()[0]
+    if outcome == b"banned":
+        raise UserBannedError
+    if account is None:
+        raise InvalidCredentialsError
+    return await opened(app, config, drafted, account, caller=caller, extra=extra)
 
 
 async def opened(
@@ -147,17 +119,16 @@ async def opened(
     amr: dict[str, Any] = {"method": drafted.method, "timestamp": math.floor(caller.now_s)}
     if drafted.provider is not None:
         amr["provider"] = drafted.provider
-    return await _answer(
-        app,
-        config,
+    timebox_s = config.sessions.timebox_s
+    new = Opened(
         account,
         RefreshToken(drafted.id, drafted.nonce, 0),
-        aal=drafted.aal,
+        aal="aal1",
         amr=[amr],
-        ends_at_s=_end_of(config, caller.now_s),
-        method=drafted.method,
-        now_s=caller.now_s,
-        extra=extra,
+        ends_at_s=None if timebox_s is None else caller.now_s + timebox_s,
+    )
+    return await session_json(
+        app, config, new, method=drafted.method, now_s=caller.now_s, extra=extra
     )
 
 
@@ -167,34 +138,26 @@ async def issue(
     *,
     method: str,
     caller: Caller,
-    aal: Aal = "aal1",
-    provider: str | None = None,
-    factor_id: str | None = None,
     old_password_hash: str | None = None,
     new_password_hash: str | None = None,
-    before: Sequence[Statement] = (),
     extra: Mapping[str, object] = {},
 ) -> bytes:
-    """Start a session of a user who has proved to be one; its JSON.
+    """Start a session of a user who has proved to be one; its JSON, with `extra` members.
 
-    `before` is run in the same transaction, and undone when the session does not start. `extra` are
-    members beside those of a session. Raises UserBannedError, InvalidCredentialsError when the user
-    is gone or has another password than the old one.
+    Raises UserBannedError, InvalidCredentialsError when the user is gone or has another password
+    than the old one.
     """
-    config = await app.auth.configs.get()
-    drafted = draft(method, provider=provider, aal=aal)
-    start = start_statement(
-        config,
-        user_id,
-        drafted,
-        caller=caller,
-        factor_id=factor_id,
-        old_password_hash=old_password_hash,
-        new_password_hash=new_password_hash,
+    config, drafted = await app.auth.configs.get(), draft(method)
+    (result,) = await app.service.run(
+        start_statement(
+            config,
+            user_id,
+            drafted,
+            caller=caller,
+            old_password_hash=old_password_hash,
+            new_password_hash=new_password_hash,
+        )
     )
-    # Alone it needs no check, which would cost a second round trip: it does all or nothing.
-    check = _check_started if before else None
-    *_, result = await app.service.run(*before, start, check=check)
     return await started(app, config, drafted, result, caller=caller, extra=extra)
 
 
@@ -209,36 +172,25 @@ async def refresh(app: AppRuntime, refresh_token: str, *, caller: Caller) -> byt
     config = await auth.configs.get()
     limits = config.rate_limits
     (result,) = await app.service.run(
-        Statement(
+        Statement.of(
             QUERIES["refresh_session"],
-            (
-                token.session_id.encode(),
-                b"%d" % token.counter,
-                _bytea(token.nonce),
-                repr(caller.now_s).encode(),
-                b"%d" % config.refresh_reuse_s,
-                *_ends(config),
-                repr(limits.refresh.per_s / limits.refresh.count).encode(),
-                b"%d" % (limits.refresh.burst if limits.is_enabled else 0),
-                caller.ip.encode(),
-                caller.user_agent.encode("utf-8", "replace"),
-            ),
+            token.session_id,
+            token.counter,
+            bytea(token.nonce),
+            caller.now_s,
+            config.refresh_reuse_s,
+            *_ends(config),
+            limits.refresh.per_s / limits.refresh.count,
+            limits.refresh.burst if limits.is_enabled else 0,
+            caller.ip,
+            caller.user_agent,
         )
     )
-    outcome, wait_s, counter, aal, amr, ends_at, account = result.rows()[0]
-    if account is None or counter is None or aal is None or amr is None:
+    outcome, wait_s, *session = result.rows()[0]
+    if outcome not in (b"rotated", b"reissued"):
         raise _refusal(outcome, wait_s)
-    return await _answer(
-        app,
-        config,
-        account,
-        RefreshToken(token.session_id, token.nonce, int(counter)),
-        aal=aal.decode(),
-        amr=_AMR.decode(amr),
-        ends_at_s=None if ends_at is None else float(ends_at),
-        method="token_refresh",
-        now_s=caller.now_s,
-    )
+    opened = _opened(token.session_id, token.nonce, *session)
+    return await session_json(app, config, opened, method="token_refresh", now_s=caller.now_s)
 
 
 async def upgrade(
@@ -268,61 +220,56 @@ async def upgrade(
 
     *_, result = await app.service.run(
         *before,
-        Statement(
+        Statement.of(
             QUERIES["upgrade_session"],
-            (
-                session_id.encode(),
-                user_id.encode(),
-                _bytea(nonce),
-                repr(caller.now_s).encode(),
-                method.encode(),
-                aal.encode(),
-                _text(factor_id),
-                *_ends(config),
-            ),
+            session_id,
+            user_id,
+            bytea(nonce),
+            caller.now_s,
+            method,
+            aal,
+            factor_id,
+            *_ends(config),
         ),
         check=check,
     )
-    _, counter, new_aal, amr, ends_at, account = result.rows()[0]
-    assert counter is not None
-    assert new_aal is not None
-    assert amr is not None
-    assert account is not None
-    return await _answer(
-        app,
-        config,
-        account,
-        RefreshToken(session_id, nonce, int(counter)),
-        aal=new_aal.decode(),
-        amr=_AMR.decode(amr),
-        ends_at_s=None if ends_at is None else float(ends_at),
-        method=method,
-        now_s=caller.now_s,
-    )
+    _, *session = result.rows()[0]
+    opened = _opened(session_id, nonce, *session)
+    return await session_json(app, config, opened, method=method, now_s=caller.now_s)
 
 
 def end_statement(user_id: str, session_id: str | None, scope: Scope) -> Statement:
     """Ends sessions of the user: the one, all others but it, or all of them (global)."""
-    return Statement(QUERIES["end_sessions"], (user_id.encode(), _text(session_id), scope.encode()))
+    return Statement.of(QUERIES["end_sessions"], user_id, session_id, scope)
 
 
 async def listed(app: AppRuntime, user_id: str) -> bytes:
     """The user's sessions as a JSON array, the newest first, without what makes tokens."""
-    (result,) = await app.service.run(Statement(QUERIES["list_sessions"], (user_id.encode(),)))
+    (result,) = await app.service.run(Statement.of(QUERIES["list_sessions"], user_id))
     return result.value() or b"[]"
 
 
-def _check_started(results: list[Result]) -> None:
-    _account(results[-1])
-
-
-def _account(result: Result) -> bytes:
-    outcome, account = result.rows()[0]
-    if outcome == b"banned":
-        raise UserBannedError
-    if account is None:
-        raise InvalidCredentialsError
-    return account
+def _opened(
+    session_id: str,
+    nonce: bytes,
+    counter: bytes | None,
+    aal: bytes | None,
+    amr: bytes | None,
+    ends_at_s: bytes | None,
+    account: bytes | None,
+) -> Opened:
+    """Of the row of a session that goes on."""
+    assert counter is not None
+    assert aal is not None
+    assert amr is not None
+    assert account is not None
+    return Opened(
+        account,
+        RefreshToken(session_id, nonce, int(counter)),
+        aal=aal.decode(),
+        amr=_AMR.decode(amr),
+        ends_at_s=None if ends_at_s is None else float(ends_at_s),
+    )
 
 
 def _refusal(outcome: bytes | None, wait_s: bytes | None) -> AuthError:
@@ -337,97 +284,7 @@ def _refusal(outcome: bytes | None, wait_s: bytes | None) -> AuthError:
     return RefreshTokenError()
 
 
-def _ends(config: AuthConfig) -> tuple[bytes | None, bytes | None, bytes]:
+def _ends(config: AuthConfig) -> tuple[int | None, int | None, bool]:
     """What ends a session, as parameters."""
     limits = config.sessions
-    return (
-        _number(limits.timebox_s),
-        _number(limits.inactivity_s),
-        b"t" if limits.is_single_per_user else b"f",
-    )
-
-
-def _end_of(config: AuthConfig, started_at_s: float) -> float | None:
-    timebox_s = config.sessions.timebox_s
-    return None if timebox_s is None else started_at_s + timebox_s
-
-
-async def _answer(
-    app: AppRuntime,
-    config: AuthConfig,
-    account: bytes,
-    refresh_token: RefreshToken,
-    *,
-    aal: str,
-    amr: list[dict[str, Any]],
-    ends_at_s: float | None,
-    method: str,
-    now_s: float,
-    extra: Mapping[str, object] = {},
-) -> bytes:
-    auth = app.auth
-    user = _USER.decode(account)
-    subject = TokenSubject(
-        user.id,
-        user.email,
-        refresh_token.session_id,
-        user.app_metadata,
-        user.user_metadata,
-        phone=user.phone,
-        role=user.role,
-        aud=user.aud,
-        aal=aal,
-        amr=amr,
-        is_anonymous=user.is_anonymous,
-    )
-    issued_at_s = int(now_s)
-    expires_at_s = issued_at_s + (config.jwt_expiry_s or auth.jwt_expiry_s)
-    if ends_at_s is not None:
-        expires_at_s = max(issued_at_s + 1, min(expires_at_s, int(ends_at_s)))
-    claims = auth.tokens.claims_of(subject, issued_at_s=issued_at_s, expires_at_s=expires_at_s)
-    if config.hooks.custom_access_token is not None:
-        claims = await _customized(app, config, config.hooks.custom_access_token, claims, method)
-    session = _Session(
-        access_token=auth.tokens.sign_claims(
-            claims, algorithm=config.jwt_algorithm, now_s=issued_at_s
-        ),
-        token_type="bearer",  # noqa: S106  a kind of token, not a secret (RFC 6750)
-        expires_in=expires_at_s - issued_at_s,
-        expires_at=expires_at_s,
-        refresh_token=auth.refresh_tokens.encode(refresh_token),
-        user=msgspec.Raw(account),
-    )
-    if extra:
-        return msgspec.json.encode({**msgspec.structs.asdict(session), **extra})
-    return msgspec.json.encode(session)
-
-
-async def _customized(
-    app: AppRuntime, config: AuthConfig, hook: str, claims: dict[str, Any], method: str
-) -> dict[str, Any]:
-    """The claims the developer's hook makes of ours; whose token it is, it does not change."""
-    answer = await hooks.call(
-        app,
-        config,
-        hook,
-        {"user_id": claims["sub"], "claims": claims, "authentication_method": method},
-    )
-    changed = answer.get("claims")
-    if not isinstance(changed, dict):
-        raise HookError("the hook answered no claims")
-    hooks.check_role(claims, changed)
-    fixed = {name: claims[name] for name in ("iss", "sub", "aud", "iat", "exp", "session_id")}
-    return {**changed, **fixed}
-
-
-def _bytea(value: bytes) -> bytes:
-    """In the text format."""
-    return b"\\x" + value.hex().encode()
-
-
-def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
-
-
-def _number(value: float | None) -> bytes | None:
-    return None if value is None else repr(value).encode()
+    return limits.timebox_s, limits.inactivity_s, limits.is_single_per_user

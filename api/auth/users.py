@@ -11,12 +11,8 @@ from butterbase.api.apps import AppRuntime
 from butterbase.api.auth import hooks
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
-from butterbase.api.auth.errors import (
-    EmailExistsError,
-    IdentityExistsError,
-    InvalidAuthBodyError,
-    PhoneExistsError,
-)
+from butterbase.api.auth.errors import EmailExistsError, InvalidAuthBodyError, PhoneExistsError
+from butterbase.api.auth.oauth.errors import IdentityExistsError
 from butterbase.api.auth.policy import normal_email
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import AUTHENTICATED
@@ -27,7 +23,6 @@ QUERIES = load_queries("auth_users")
 DATA_BYTES_MAX = 4096
 """Of a user's own data: every access token carries it, and must fit into a header."""
 
-
 DATA_DEPTH_MAX = 20
 """Of the same: what reads a token goes no deeper than it likes."""
 
@@ -37,16 +32,18 @@ class FoundUser(Struct, frozen=True):
 
     id: str
     email: str | None
-    phone: str | None
     password_hash: str | None
     is_email_confirmed: bool
-    is_phone_confirmed: bool
     is_anonymous: bool
     is_banned: bool
-    is_invited: bool
     has_verified_factor: bool
+    given_metadata: dict[str, Any]
+    """What administrators have said of the user."""
     json: msgspec.Raw
     """As clients see it."""
+
+
+_FOUND = msgspec.json.Decoder(FoundUser)
 
 
 class NewUser(Struct, frozen=True, kw_only=True):
@@ -58,52 +55,43 @@ class NewUser(Struct, frozen=True, kw_only=True):
     password_hash: str | None = None
     is_email_confirmed: bool = False
     is_phone_confirmed: bool = False
-    is_invited: bool = False
+    is_by_admin: bool = False
+    """Then no stranger, who signs up with the address, replaces the metadata."""
     is_anonymous: bool = False
     role: str = AUTHENTICATED
     user_metadata: Mapping[str, Any] = {}
     app_metadata: Mapping[str, Any] = {}
     """Beside provider and providers, which are set here."""
     provider: str | None = "email"
-    provider_id: str | None = None
-    """None: the user's own id, as for 'email'."""
-    identity_data: Mapping[str, Any] | None = None
-    """None: the sub, the address and what the user told of himself."""
 
 
 def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def create_statement(new: NewUser, *, caller: Caller, action: str = "user_signedup") -> Statement:
+def create_statement(new: NewUser, *, caller: Caller) -> Statement:
     """Makes the user; `created` reads its result. What is to stand on it can follow at once."""
     app_metadata = dict(new.app_metadata)
     if new.provider is not None:
         app_metadata = {"provider": new.provider, "providers": [new.provider], **app_metadata}
-    identity_data = new.identity_data
-    if identity_data is None:
-        identity_data = own_identity(new)
-    return Statement(
+    return Statement.of(
         QUERIES["create_user"],
-        (
-            new.id.encode(),
-            _text(new.email),
-            _text(new.phone),
-            _text(new.password_hash),
-            _boolean(new.is_email_confirmed),
-            _boolean(new.is_phone_confirmed),
-            _boolean(new.is_invited),
-            _boolean(new.is_anonymous),
-            new.role.encode(),
-            msgspec.json.encode(app_metadata),
-            encode_metadata(new.user_metadata),
-            _text(new.provider),
-            (new.provider_id or new.id).encode(),
-            msgspec.json.encode(identity_data),
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-            action.encode(),
-        ),
+        new.id,
+        new.email,
+        new.phone,
+        new.password_hash,
+        new.is_email_confirmed,
+        new.is_phone_confirmed,
+        new.is_by_admin,
+        new.is_anonymous,
+        new.role,
+        msgspec.json.encode(app_metadata),
+        encode_metadata(new.user_metadata),
+        new.provider,
+        new.id,
+        msgspec.json.encode(own_identity(new)),
+        caller.now_s,
+        caller.ip,
     )
 
 
@@ -111,32 +99,23 @@ def claim_statement(
     user_id: str, password_hash: str, metadata: Mapping[str, Any], *, caller: Caller
 ) -> Statement:
     """Where only a mail was asked for, who signs up first gets the account once it is confirmed."""
-    return _claim("claim_user", user_id, password_hash, metadata, caller)
-
-
-def reclaim_statement(
-    user_id: str, password_hash: str | None, metadata: Mapping[str, Any], *, caller: Caller
-) -> Statement:
-    """Takes an account that nobody has confirmed from whoever has made it."""
-    return _claim("reclaim_user", user_id, password_hash, metadata, caller)
-
-
-def _claim(
-    query: str,
-    user_id: str,
-    password_hash: str | None,
-    metadata: Mapping[str, Any],
-    caller: Caller,
-) -> Statement:
-    return Statement(
-        QUERIES[query],
-        (
-            user_id.encode(),
-            _text(password_hash),
-            encode_metadata(metadata),
-            repr(caller.now_s).encode(),
-        ),
+    return Statement.of(
+        QUERIES["claim_user"], user_id, password_hash, encode_metadata(metadata), caller.now_s
     )
+
+
+def reclaim_statements(
+    user_id: str, password_hash: str | None, metadata: Mapping[str, Any] | None, *, caller: Caller
+) -> list[Statement]:
+    """An administrator takes an account that nobody has confirmed from whoever has made it.
+
+    Without metadata the user keeps what administrators gave before.
+    """
+    reclaim = Statement.of(QUERIES["reclaim_user"], user_id, password_hash, caller.now_s)
+    if not metadata:
+        return [reclaim]
+    give = Statement.of(QUERIES["give_metadata"], user_id, encode_metadata(metadata))
+    return [give, reclaim]
 
 
 def created(result: Result) -> bytes:
@@ -154,15 +133,6 @@ def created(result: Result) -> bytes:
             raise IdentityExistsError
         case _:
             raise InvalidAuthBodyError("a user of that id is there")
-
-
-async def create(
-    app: AppRuntime, new: NewUser, *, caller: Caller, action: str = "user_signedup"
-) -> bytes:
-    """The new user's JSON, after the developer's hook agreed. Raises what `created` does."""
-    await before_created(app, await app.auth.configs.get(), new, caller=caller)
-    (result,) = await app.service.run(create_statement(new, caller=caller, action=action))
-    return created(result)
 
 
 async def before_created(
@@ -195,43 +165,30 @@ async def before_created(
 
 async def find(app: AppRuntime, user_id: str, *, now_s: float) -> FoundUser | None:
     """By a UUID."""
-    return await _find(app, "find_user", user_id, now_s)
+    (result,) = await app.service.run(find_statement(user_id=user_id, now_s=now_s))
+    return found(result)
 
 
 async def find_by_email(app: AppRuntime, email: str, *, now_s: float) -> FoundUser | None:
-    return await _find(app, "find_user_by_email", normal_email(email), now_s)
+    (result,) = await app.service.run(find_statement(email=normal_email(email), now_s=now_s))
+    return found(result)
+
+
+def find_statement(
+    *, user_id: str | None = None, email: str | None = None, now_s: float
+) -> Statement:
+    """By a UUID or an address; `found` reads its result."""
+    return Statement.of(QUERIES["find_user"], user_id, email, now_s)
 
 
 def found(result: Result) -> FoundUser | None:
-    """Of a statement that selects what `find_user` does."""
-    if result.row_count == 0:
-        return None
-    row = result.rows()[0]
-    user_id, *texts, account = row[0], row[1], row[2], row[3], row[-1]
-    assert user_id is not None
-    assert account is not None
-    email, phone, password_hash = (None if text is None else text.decode() for text in texts)
-    confirmed, phone_confirmed, anonymous, banned, invited, verified = (
-        value == b"t" for value in row[4:-1]
-    )
-    return FoundUser(
-        user_id.decode(),
-        email,
-        phone,
-        password_hash,
-        is_email_confirmed=confirmed,
-        is_phone_confirmed=phone_confirmed,
-        is_anonymous=anonymous,
-        is_banned=banned,
-        is_invited=invited,
-        has_verified_factor=verified,
-        json=msgspec.Raw(account),
-    )
+    """None when there is none."""
+    return _FOUND.decode(result.value() or b"") if result.row_count else None
 
 
 async def json(app: AppRuntime, user_id: str) -> bytes | None:
     """The user as clients see it; None when there is none."""
-    (result,) = await app.service.run(Statement(QUERIES["user_json"], (user_id.encode(),)))
+    (result,) = await app.service.run(Statement.of(QUERIES["user_json"], user_id))
     return result.value() if result.row_count else None
 
 
@@ -250,7 +207,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
 def own_identity(new: NewUser) -> dict[str, Any]:
     """The identity data of who signs up without a provider."""
     known: dict[str, Any] = {
-        "sub": new.provider_id or new.id,
+        "sub": new.id,
         "email_verified": False,
         "phone_verified": False,
     }
@@ -267,18 +224,3 @@ def _is_deeper(value: object, depth: int) -> bool:
     if not isinstance(value, list):
         return False
     return depth == 0 or any(_is_deeper(member, depth - 1) for member in value)
-
-
-async def _find(app: AppRuntime, query: str, value: str, now_s: float) -> FoundUser | None:
-    (result,) = await app.service.run(
-        Statement(QUERIES[query], (value.encode(), repr(now_s).encode()))
-    )
-    return found(result)
-
-
-def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
-
-
-def _boolean(value: bool) -> bytes:
-    return b"t" if value else b"f"

@@ -11,7 +11,8 @@ from typing import Protocol
 import msgspec
 
 from butterbase.api.auth.config import Secret
-from butterbase.api.auth.errors import HookError, InvalidAuthBodyError, ProviderUnreachableError
+from butterbase.api.auth.errors import HookError, InvalidAuthBodyError
+from butterbase.api.auth.oauth.errors import ProviderUnreachableError
 
 _PREFIXES = ("v1,", "whsec_")
 _SECRET_BYTES_MIN = 16

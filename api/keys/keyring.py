@@ -11,7 +11,7 @@ from butterbase.api.keys.key import KEY_LENGTH_MAX, Scope, hash_key
 from butterbase.api.keys.store import QUERIES
 from butterbase.sql.claims import SERVICE_ROLE, Claims
 from butterbase.sql.errors import InvalidTokenError
-from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.pipeline import Executor, Statement, bytea
 
 KEPT_S = 5.0
 """How long after it was revoked a key may still be accepted, by another worker."""
@@ -33,7 +33,7 @@ class Keyring:
         self, control: Executor, app_id: str, *, kept_s: float = KEPT_S, kept_count_max: int = 1000
     ) -> None:
         self._control = control
-        self._app_id = app_id.encode()
+        self._app_id = app_id
         self._kept_s = kept_s
         self._kept_count_max = kept_count_max
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
@@ -65,7 +65,7 @@ class Keyring:
     async def _read(self, digest: bytes, now_s: float) -> _Known:
         self._known.pop(digest, None)
         (result,) = await self._control.run(
-            Statement(QUERIES["use_key"], (self._app_id, b"\\x" + digest.hex().encode()))
+            Statement.of(QUERIES["use_key"], self._app_id, bytea(digest))
         )
         if result.row_count == 0:
             raise InvalidTokenError("the key is not valid, or was revoked")

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from butterbase.api.keys.errors import InsufficientScopeError, KeyNotFoundError
 from butterbase.api.keys.key import Scope, hash_key, hint_of, new_key
 from butterbase.sql.catalog import load_queries
-from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.pipeline import Executor, Statement, bytea
 
 QUERIES = load_queries("keys")
 
@@ -60,18 +60,16 @@ async def create_key(
     """
     key = new_key()
     (result,) = await control.run(
-        Statement(
+        Statement.of(
             QUERIES["create_key"],
-            (
-                app_id.encode(),
-                new.name.encode(),
-                b"\\x" + hash_key(key).hex().encode(),
-                hint_of(key).encode(),
-                msgspec.json.encode(new.scopes),
-                b"%d" % (new.expires_in_days * _DAY_S),
-                _parameter(made_by),
-                _parameter(request_id),
-            ),
+            app_id,
+            new.name,
+            bytea(hash_key(key)),
+            hint_of(key),
+            msgspec.json.encode(new.scopes),
+            new.expires_in_days * _DAY_S,
+            made_by,
+            request_id,
         )
     )
     if result.row_count == 0:
@@ -82,9 +80,7 @@ async def create_key(
 
 async def list_keys(control: Executor, app_id: str) -> list[StoredKey]:
     """The newest first, with those that expired or were revoked."""
-    (result,) = await control.run(
-        Statement(QUERIES["list_keys"], (app_id.encode(), b"%d" % LISTED_COUNT_MAX))
-    )
+    (result,) = await control.run(Statement.of(QUERIES["list_keys"], app_id, LISTED_COUNT_MAX))
     return _STORED_LIST.decode(result.value() or b"")
 
 
@@ -92,12 +88,6 @@ async def revoke_key(
     control: Executor, app_id: str, key_id: str, *, request_id: str | None = None
 ) -> None:
     """Revoke the key, and those it made. Raises KeyNotFoundError."""
-    (result,) = await control.run(
-        Statement(QUERIES["revoke_key"], (app_id.encode(), key_id.encode(), _parameter(request_id)))
-    )
+    (result,) = await control.run(Statement.of(QUERIES["revoke_key"], app_id, key_id, request_id))
     if result.row_count == 0:
         raise KeyNotFoundError
-
-
-def _parameter(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()

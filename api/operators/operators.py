@@ -81,11 +81,11 @@ class Operators:
     async def _read(self, ids: tuple[str, str], claims: Claims, now_s: float) -> _Known:
         self._known.pop(ids, None)
         try:
-            user_id, session_id = (str(uuid.UUID(text)).encode() for text in ids)
+            user_id, session_id = (str(uuid.UUID(text)) for text in ids)
         except ValueError:
             raise InvalidTokenError("the token is no operator's") from None
         (result,) = await self.runtime.service.run(
-            Statement(QUERIES["find_session"], (session_id, user_id, repr(now_s).encode()))
+            Statement.of(QUERIES["find_session"], session_id, user_id, now_s)
         )
         if result.row_count == 0:
             raise InvalidTokenError("the operator's session has ended")

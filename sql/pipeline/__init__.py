@@ -11,7 +11,19 @@ from butterbase.sql.pipeline.statement import (
     Isolation,
     Result,
     Statement,
+    Value,
+    bytea,
     in_pieces,
 )
 
-__all__ = ["PIECE_BYTES", "Check", "Executor", "Isolation", "Result", "Statement", "in_pieces"]
+__all__ = [
+    "PIECE_BYTES",
+    "Check",
+    "Executor",
+    "Isolation",
+    "Result",
+    "Statement",
+    "Value",
+    "bytea",
+    "in_pieces",
+]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Parameters: TypeAlias = Sequence[bytes | None]
 """In Postgres's text format."""
 
+Value: TypeAlias = str | bool | int | float | bytes | None
+"""What a parameter is made from; bytes are in the text format already, as JSON and `bytea` are."""
+
 Isolation: TypeAlias = Literal[
     "read uncommitted", "read committed", "repeatable read", "serializable"
 ]
@@ -30,6 +33,11 @@ class Statement(Struct, frozen=True):
     parameters: Parameters = ()
     is_chunked: bool = False
     """Whether the rows are pieces of one body, as `in_pieces` makes them."""
+
+    @classmethod
+    def of(cls, text: bytes, *values: Value) -> "Statement":
+        """With a parameter for each value."""
+        return cls(text, tuple(map(_parameter, values)))
 
 
 class Result:
@@ -56,6 +64,23 @@ class Result:
         result = self._result
         columns = range(result.nfields)
         return [tuple(result.get_value(r, c) for c in columns) for r in range(result.ntuples)]
+
+
+def bytea(value: bytes) -> bytes:
+    """In the text format."""
+    return b"\\x" + value.hex().encode()
+
+
+def _parameter(value: Value) -> bytes | None:
+    match value:
+        case None | bytes():
+            return value
+        case bool():
+            return b"t" if value else b"f"
+        case str():
+            return value.encode()
+        case _:
+            return repr(value).encode()
 
 
 Check: TypeAlias = Callable[[list[Result]], None]

@@ -3,18 +3,17 @@
 -- name: list_users
 -- $1 how many, $2 after how many, $3 what address or name holds. How many there are in all, and the
 -- page; the newest first.
-select
-  (select count(*) from auth.users u
-   where $3 = '' or strpos(lower(u.email), lower($3)) > 0
-     or strpos(lower(u.raw_user_meta_data ->> 'full_name'), lower($3)) > 0),
-  coalesce(json_agg(auth.user_json(p.u) order by (p.u).created_at desc, (p.u).id desc), '[]')
-from (
-  select u from auth.users u
+with found as not materialized (
+  select u, u.id, u.created_at from auth.users u
   where $3 = '' or strpos(lower(u.email), lower($3)) > 0
     or strpos(lower(u.raw_user_meta_data ->> 'full_name'), lower($3)) > 0
-  order by u.created_at desc, u.id desc
-  limit $1::bigint offset $2::bigint
-) p;
+), page as (
+  select * from found order by created_at desc, id desc limit $1::bigint offset $2::bigint
+)
+select
+  (select count(*) from found),
+  coalesce(json_agg(auth.user_json(u) order by created_at desc, id desc), '[]')
+from page;
 
 -- name: find_any_user
 -- Also one that was softly deleted. No row when there is none.
@@ -47,13 +46,13 @@ delete from auth.sessions where user_id = $1::uuid and id = $2::uuid returning i
 
 -- name: list_audit
 -- $1 how many, $2 after how many, $3 the payload's member that holds $4. As list_users.
-select
-  (select count(*) from auth.audit_log_entries
-   where $4 = '' or strpos(lower(payload ->> $3), lower($4)) > 0),
-  coalesce(json_agg(p order by p.created_at desc, p.id desc), '[]')
-from (
+with found as not materialized (
   select id, payload, created_at, ip_address from auth.audit_log_entries
   where $4 = '' or strpos(lower(payload ->> $3), lower($4)) > 0
-  order by created_at desc, id desc
-  limit $1::bigint offset $2::bigint
-) p;
+), page as (
+  select * from found order by created_at desc, id desc limit $1::bigint offset $2::bigint
+)
+select
+  (select count(*) from found),
+  coalesce(json_agg(page order by created_at desc, id desc), '[]')
+from page;

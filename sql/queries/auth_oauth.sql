@@ -93,4 +93,5 @@ select auth.unlink_identity($1::uuid, $2::uuid, $3::uuid, to_timestamp($4::float
 -- name: service_roles
 -- Who has the role service_role, or who of the address $1 has it.
 select id from auth.users
-where role = 'service_role' and deleted_at is null and ($1::text is null or lower(email) = lower($1));
+where role = 'service_role' and deleted_at is null
+  and ($1::text is null or lower(email) = lower($1));

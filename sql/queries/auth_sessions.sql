@@ -3,8 +3,7 @@
 -- name: start_session
 select outcome, account
 from auth.start_session(
-  $1::uuid, $2::uuid, $3::bytea, to_timestamp($4::float8), $5, $6, $7, $8::uuid, $9::timestamptz,
-  $10::boolean, $11, $12, $13, $14, $15);
+  $1::uuid, $2::uuid, $3::bytea, to_timestamp($4::float8), $5, $6, $7::boolean, $8, $9, $10, $11);
 
 -- name: refresh_session
 select outcome, wait_s, counter, aal, amr, ends_at, account

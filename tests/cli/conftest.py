@@ -1,11 +1,15 @@
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.cli.processes import Up
+from tests.cli.rest_server import ROLES, SCHEMA, Server, Theirs
+from tests.postgres import Database, Databases
 
 
 @pytest.fixture
@@ -31,6 +35,41 @@ def up(shared_up: Up) -> Up:
     if not shared_up.is_running:
         shared_up.start()
     return shared_up
+
+
+@pytest.fixture
+def theirs(postgres: Databases, database: Database) -> Iterator[Theirs]:
+    found = Theirs(database, *(f"{role} {database.name}" for role in ROLES))
+    found.run(
+        "create role {anon}; create role {author};"
+        " create role {authenticator} login noinherit password 'x' in role {anon}, {author}"
+    )
+    found.run(SCHEMA)
+    yield found
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("drop database {} with (force)").format(sql.Identifier(database.name))
+        )
+        connection.execute(
+            sql.SQL("create database {}").format(sql.Identifier(database.name))
+        )  # the fixture drops it
+    found.run("drop role {authenticator}, {anon}, {author}")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(variables: dict[str, str], *arguments: str) -> Server:
+        server = Server(tmp_path, variables, arguments)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
 
 
 def _directory() -> Iterator[Path]:

@@ -17,7 +17,7 @@ from msgspec.structs import fields
 import butterbase
 from butterbase.ai.errors import UpstreamRefusedError
 from butterbase.ai.problems import render_error
-from butterbase.api.auth.errors import STATUS as AUTH_STATUS
+from butterbase.api.auth.errors import AuthError
 from butterbase.api.problems import status_of
 from butterbase.cli.__main__ import parser
 from butterbase.cli.demo.upstream import MODEL, running_upstream
@@ -105,8 +105,8 @@ def test_errors_md_has_each_code_once() -> None:
 def statuses(section: str, cls: type[ButterbaseError]) -> int:
     error = cls.__new__(cls)
     error.message, error.hint = "", None
-    if section == "Auth":
-        return nearest(AUTH_STATUS, cls)
+    if issubclass(cls, AuthError):
+        return cls.status
     if section == "AI gateway":
         return render_error(error)[0]
     if section == "Realtime: the upgrade request":

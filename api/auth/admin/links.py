@@ -84,7 +84,7 @@ async def make_link(
     put = send.statement(
         app, config, token, to, Asked(redirect_to), caller=caller, is_mailed=is_mailed
     )
-    read = Statement(QUERIES["find_any_user"], (to.user_id.encode(),))
+    read = Statement.of(QUERIES["find_any_user"], to.user_id)
 
     def check(results: list[Result]) -> None:
         if user is None:
@@ -112,6 +112,7 @@ async def _new_user(
         id=users.new_id(),
         email=email,
         password_hash=password_hash,
+        is_by_admin=True,
         user_metadata=asked.data or {},
     )
     await users.before_created(app, config, new, caller=caller)
@@ -148,9 +149,9 @@ async def _known_user(
                 raise EmailExistsError
             # A stranger may have signed up with the address: nothing of that is to outlive this.
             password_hash = await _password_hash(config, passwords, asked)
-            data = asked.data or (to.metadata if user.is_invited else {})
-            reclaim = users.reclaim_statement(user.id, password_hash, data, caller=caller)
-            return msgspec.structs.replace(to, metadata=data), [reclaim]
+            reclaims = users.reclaim_statements(user.id, password_hash, asked.data, caller=caller)
+            metadata = asked.data or user.given_metadata
+            return msgspec.structs.replace(to, metadata=metadata), reclaims
         case "email_change_current" | "email_change_new":
             if asked.type == "email_change_current" and not config.mail.is_email_change_double:
                 raise InvalidAuthBodyError(
@@ -170,8 +171,5 @@ async def _email_change(
         raise EmailExistsError
     if to.new_email == new_email:  # begun before, and the other address may have confirmed it
         return to, []
-    start = Statement(
-        MAIL_QUERIES["start_email_change"],
-        (to.user_id.encode(), new_email.encode(), repr(caller.now_s).encode()),
-    )
+    start = Statement.of(MAIL_QUERIES["start_email_change"], to.user_id, new_email, caller.now_s)
     return msgspec.structs.replace(to, new_email=new_email), [start]

@@ -65,7 +65,7 @@ def check_phone(phone: str) -> str:
 async def listed(app: AppRuntime, page: Page, *, holding: str) -> tuple[int, bytes]:
     """How many users there are, and the page of them as a JSON array."""
     (result,) = await app.service.run(
-        Statement(QUERIES["list_users"], (b"%d" % page.size, b"%d" % page.offset, holding.encode()))
+        Statement.of(QUERIES["list_users"], page.size, page.offset, holding)
     )
     total, found = result.rows()[0]
     return int(total or 0), found or b"[]"
@@ -73,7 +73,7 @@ async def listed(app: AppRuntime, page: Page, *, holding: str) -> tuple[int, byt
 
 async def find(app: AppRuntime, user_id: str) -> bytes:
     """The user's JSON. Raises UserNotFoundError."""
-    (result,) = await app.service.run(Statement(QUERIES["find_any_user"], (user_id.encode(),)))
+    (result,) = await app.service.run(Statement.of(QUERIES["find_any_user"], user_id))
     if result.row_count == 0:
         raise UserNotFoundError
     return result.value() or b"{}"
@@ -97,6 +97,7 @@ async def create(
         password_hash=changes.pop("password_hash", None),
         is_email_confirmed=changes.get("email_confirm", False),
         is_phone_confirmed=changes.get("phone_confirm", False),
+        is_by_admin=True,
         role=changes.pop("role", AUTHENTICATED),
         user_metadata=changes.pop("user_metadata", {}),
         app_metadata=changes.pop("app_metadata", {}),
@@ -133,15 +134,7 @@ async def delete(app: AppRuntime, user_id: str, *, is_soft: bool, caller: Caller
     """Raises UserNotFoundError, ConflictError when rows of the developer's refer to the user."""
     try:
         (result,) = await app.service.run(
-            Statement(
-                QUERIES["delete_user"],
-                (
-                    user_id.encode(),
-                    b"t" if is_soft else b"f",
-                    repr(caller.now_s).encode(),
-                    caller.ip.encode(),
-                ),
-            )
+            Statement.of(QUERIES["delete_user"], user_id, is_soft, caller.now_s, caller.ip)
         )
     except DatabaseError as error:
         if error.sqlstate == _FOREIGN_KEY_VIOLATION:
@@ -194,15 +187,13 @@ def _plain_changes(asked: UserChange) -> dict[str, Any]:
 
 def modify_statement(user_id: str, changes: dict[str, Any], *, caller: Caller) -> Statement:
     is_ban = changes.get("banned_until_s") is not None
-    return Statement(
+    return Statement.of(
         QUERIES["modify_user"],
-        (
-            user_id.encode(),
-            msgspec.json.encode(changes),
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-            b"user_banned" if is_ban else b"user_modified",
-        ),
+        user_id,
+        msgspec.json.encode(changes),
+        caller.now_s,
+        caller.ip,
+        "user_banned" if is_ban else "user_modified",
     )
 
 

@@ -37,9 +37,9 @@ class HookMailer:
     async def send(self, mail: Mail) -> None:
         """Raises MailUnavailableError, DatabaseUnavailableError."""
         details = {**mail.letter.details, "recipient": mail.recipient}
-        parameters = (mail.letter.user_id.encode(), msgspec.json.encode(details))
+        ask = Statement.of(self._call, mail.letter.user_id, msgspec.json.encode(details))
         try:
-            (result,) = await self._service.run(Statement(self._call, parameters))
+            (result,) = await self._service.run(ask)
         except DatabaseError as error:
             raise MailUnavailableError(f"the hook failed: {error.message}") from error
         if (refusal := result.value()) is not None:
@@ -57,8 +57,8 @@ class WebhookMailer:
 
     async def send(self, mail: Mail) -> None:
         """Raises MailUnavailableError, DatabaseUnavailableError."""
-        user_id = mail.letter.user_id.encode()
-        (result,) = await self._service.run(Statement(USERS["user_json"], (user_id,)))
+        find = Statement.of(USERS["user_json"], mail.letter.user_id)
+        (result,) = await self._service.run(find)
         payload = {
             "user": msgspec.Raw((result.value() if result.row_count else None) or b"{}"),
             "email_data": {**mail.letter.details, "recipient": mail.recipient},

@@ -17,7 +17,7 @@ from butterbase.api.auth.mail.errors import MailRefusedError, MailUnavailableErr
 from butterbase.api.auth.mail.message import Letter, Mail
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import ButterbaseError, SettingError
-from butterbase.sql.pipeline import Executor, Statement
+from butterbase.sql.pipeline import Executor, Statement, Value
 from butterbase.sql.secrets import MasterKey
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Outbox:
                 for mail in claimed:
                     sending.create_task(self._send(mailer, *mail))
         (_, due) = await self._service.run(
-            Statement(QUERIES["purge"], (repr(KEPT_S).encode(),)), Statement(QUERIES["next_due"])
+            Statement.of(QUERIES["purge"], KEPT_S), Statement(QUERIES["next_due"])
         )
         if (next_due_s := due.value()) is not None:
             self._kick_in(max(0.0, float(next_due_s) - self._clock()))
@@ -118,14 +118,7 @@ class Outbox:
     async def _claim(self) -> list[tuple[int, str, bytes, int, float]]:
         """Id, recipient, sealed letter, which try this is, age in seconds."""
         (result,) = await self._service.run(
-            Statement(
-                QUERIES["claim_mails"],
-                (
-                    repr(self._clock()).encode(),
-                    repr(LEASE_S).encode(),
-                    str(CLAIMED_COUNT_MAX).encode(),
-                ),
-            )
+            Statement.of(QUERIES["claim_mails"], self._clock(), LEASE_S, CLAIMED_COUNT_MAX)
         )
         return [
             (
@@ -141,7 +134,6 @@ class Outbox:
     async def _send(
         self, mailer: Mailer, id_: int, recipient: str, sealed: bytes, attempts: int, age_s: float
     ) -> None:
-        key = str(id_).encode()
         try:
             if age_s > AGE_S_MAX:
                 raise MailRefusedError("it could not be sent for too long")
@@ -149,19 +141,18 @@ class Outbox:
             async with asyncio.timeout(SENDING_S_MAX):
                 await mailer.send(Mail(f"{self._app_id}.{id_}", recipient, letter))
         except (MailRefusedError, SettingError) as error:
-            await self._mark("mark_given_up", key, str(error).encode())
+            await self._mark("mark_given_up", id_, str(error))
             logger.warning("mail %s of %s is given up: %s", id_, self._app_id, error)
         except (MailUnavailableError, TimeoutError) as error:
             text = str(error) or "the mail server does not answer"
             pause_s = pause_after(attempts)
             logger.warning("mail %s of %s was not taken: %s", id_, self._app_id, text)
-            next_s = repr(self._clock() + pause_s).encode()
-            await self._mark("mark_postponed", key, next_s, text.encode())
+            await self._mark("mark_postponed", id_, self._clock() + pause_s, text)
         else:
-            await self._mark("mark_sent", key, repr(self._clock()).encode())
+            await self._mark("mark_sent", id_, self._clock())
 
-    async def _mark(self, query: str, *parameters: bytes) -> None:
-        await self._service.run(Statement(QUERIES[query], parameters))
+    async def _mark(self, query: str, id_: int, *values: Value) -> None:
+        await self._service.run(Statement.of(QUERIES[query], id_, *values))
 
     def _kick_in(self, seconds: float) -> None:
         if self._alarm is not None:

@@ -1,5 +1,6 @@
 """What a link or a code of a mail opens: one statement, so that it opens it once."""
 
+import msgspec
 from msgspec import Struct
 
 from butterbase.api.apps import AppRuntime
@@ -8,7 +9,7 @@ from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.errors import EmailExistsError, OtpExpiredError
 from butterbase.api.auth.mail.outbox import QUERIES
-from butterbase.api.auth.mail.send import bytea, otp_key
+from butterbase.api.auth.mail.send import otp_key
 from butterbase.api.auth.one_time import (
     CODE_TRIES_MAX,
     FAILURES_MAX,
@@ -18,7 +19,7 @@ from butterbase.api.auth.one_time import (
     link_hash,
     normal_address,
 )
-from butterbase.sql.pipeline import Statement
+from butterbase.sql.pipeline import Statement, bytea
 
 
 class Link(Struct, frozen=True):
@@ -79,10 +80,8 @@ async def redeem(
         case b"redeemed" if is_flow == b"t":
             return Redeemed(target, auth_code=auth_code)
         case b"redeemed" if account is not None and method is not None:
-            started = sessions.Draft(
-                drafted.id, drafted.nonce, method.decode(), drafted.provider, drafted.aal
-            )
-            session = await sessions.opened(app, config, started, account, caller=caller)
+            drafted = msgspec.structs.replace(drafted, method=method.decode())
+            session = await sessions.opened(app, config, drafted, account, caller=caller)
             return Redeemed(target, session=session)
         case _ if isinstance(given, Link):
             raise OtpExpiredError("Email link is invalid or has expired")
@@ -107,27 +106,25 @@ def redeem_statement(
     if isinstance(given, Link):
         link, address, codes = bytea(link_hash(key, given.token)), None, []
     else:
-        link, address = None, normal_address(given.address).encode()
+        link, address = None, normal_address(given.address)
         codes = [code_hash(key, kind, given.address, given.code).hex() for kind in kinds]
-    return Statement(
+    return Statement.of(
         QUERIES["redeem_one_time_token"],
-        (
-            link,
-            address,
-            b"{" + ",".join(kinds).encode() + b"}",
-            b"{" + ",".join(f'"\\\\x{code}"' for code in codes).encode() + b"}",
-            b"%d" % CODE_TRIES_MAX,
-            limits.key("code", (address or b"").decode()).encode(),
-            b"%d" % FAILURES_MAX,
-            only_user.encode() if only_user else None,
-            b"t" if is_change_double else b"f",
-            bytea(auth_codes.code_hash(auth_code)) if auth_code else None,
-            b"%d" % auth_codes.LIFE_S,
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-            caller.user_agent.encode("utf-8", "replace"),
-            drafted.id.encode() if drafted else None,
-            bytea(drafted.nonce) if drafted else None,
-            b"t" if is_single else b"f",
-        ),
+        link,
+        address,
+        "{" + ",".join(kinds) + "}",
+        "{" + ",".join(f'"\\\\x{code}"' for code in codes) + "}",
+        CODE_TRIES_MAX,
+        limits.key("code", address or ""),
+        FAILURES_MAX,
+        only_user,
+        is_change_double,
+        bytea(auth_codes.code_hash(auth_code)) if auth_code else None,
+        auth_codes.LIFE_S,
+        caller.now_s,
+        caller.ip,
+        caller.user_agent,
+        drafted.id if drafted else None,
+        bytea(drafted.nonce) if drafted else None,
+        is_single,
     )

@@ -32,7 +32,7 @@ from butterbase.api.auth.one_time import (
 )
 from butterbase.api.auth.proxies import subscriber_of
 from butterbase.api.auth.users import FoundUser, encode_metadata
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.sql.pipeline import Result, Statement, bytea
 
 logger = logging.getLogger(__name__)
 
@@ -134,27 +134,25 @@ def statement(
     if is_mailed:
         sealed = app.auth.outbox.seal(_letter(app, config, token, to, asked))
     challenge = asked.challenge
-    return Statement(
+    return Statement.of(
         QUERIES["put_one_time_token"],
-        (
-            to.user_id.encode(),
-            kind.encode(),
-            bytea(link_hash(key, token.link)),
-            bytea(code_hash(key, kind, token.address, token.code)),
-            token.address.encode(),
-            asked.redirect_to.encode(),
-            challenge.text.encode() if challenge else None,
-            challenge.method.encode() if challenge else None,
-            repr(caller.now_s).encode(),
-            b"%d" % config.mail.otp_expiry_s,
-            _TEMPLATE[kind].encode(),
-            bytea(sealed) if sealed else None,
-            repr(caller.now_s).encode() if is_sent(config) else None,
-            caller.ip.encode(),
-            _ACTION[kind].encode(),
-            subscriber_of(caller.ip).encode(),
-            encode_metadata(metadata) if metadata is not None else None,
-        ),
+        to.user_id,
+        kind,
+        bytea(link_hash(key, token.link)),
+        bytea(code_hash(key, kind, token.address, token.code)),
+        token.address,
+        asked.redirect_to,
+        challenge.text if challenge else None,
+        challenge.method if challenge else None,
+        caller.now_s,
+        config.mail.otp_expiry_s,
+        _TEMPLATE[kind],
+        bytea(sealed) if sealed else None,
+        caller.now_s if is_sent(config) else None,
+        caller.ip,
+        _ACTION[kind],
+        subscriber_of(caller.ip),
+        encode_metadata(metadata) if metadata is not None else None,
     )
 
 
@@ -209,8 +207,8 @@ async def email_change(
         kinds.append("email_change_current")
     starts = []
     if is_new:
-        start = (to.user_id.encode(), to.new_email.encode(), repr(caller.now_s).encode())
-        starts.append(Statement(QUERIES["start_email_change"], start))
+        start = QUERIES["start_email_change"]
+        starts.append(Statement.of(start, to.user_id, to.new_email, caller.now_s))
     puts = [
         statement(app, config, token_of(config, kind, to, asked), to, asked, caller=caller)
         for kind in kinds
@@ -227,11 +225,6 @@ def link_of(app: AppRuntime, token: OneTimeToken, redirect_to: str) -> str:
 
 def site_url(app: AppRuntime, config: AuthConfig) -> str:
     return config.site_url or "{0.scheme}://{0.netloc}".format(urlsplit(app.auth.url))
-
-
-def bytea(value: bytes) -> bytes:
-    """In the text format."""
-    return b"\\x" + value.hex().encode()
 
 
 def _letter(

@@ -16,6 +16,12 @@ from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.errors import (
     AuthError,
     AuthForbiddenError,
+    OverRequestRateLimitError,
+    SessionNotFoundError,
+    UserBannedError,
+)
+from butterbase.api.auth.mfa import totp
+from butterbase.api.auth.mfa.errors import (
     ChallengeExpiredError,
     ChallengeNotFoundError,
     EnrollAalError,
@@ -23,18 +29,14 @@ from butterbase.api.auth.errors import (
     FactorNameConflictError,
     FactorNotFoundError,
     FactorVerificationError,
-    OverRequestRateLimitError,
-    SessionNotFoundError,
     TooManyFactorsError,
     TotpEnrollDisabledError,
     TotpVerifyDisabledError,
     UnenrollAalError,
-    UserBannedError,
 )
-from butterbase.api.auth.mfa import totp
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.sql.pipeline import Statement, bytea
 
 QUERIES = load_queries("auth_mfa")
 
@@ -99,23 +101,21 @@ async def enrol(
     config = await app.auth.configs.get()
     if not config.mfa.is_totp_enroll_enabled:
         raise TotpEnrollDisabledError
-    await _limit(app, config, caller)
+    await limits.admit(app, config, "mfa", config.rate_limits.mfa, caller=caller)
     factor_id, secret = str(uuid.uuid4()), totp.new_secret()
     sealed = app.auth.master_key.seal(secret, purpose=_purpose(app, factor_id))
     (result,) = await app.service.run(
-        Statement(
+        Statement.of(
             QUERIES["enrol_factor"],
-            (
-                who.user_id.encode(),
-                who.session_id.encode(),
-                factor_id.encode(),
-                name.encode(),
-                _bytea(sealed),
-                repr(caller.now_s).encode(),
-                b"%d" % UNVERIFIED_LIFE_S,
-                b"%d" % config.mfa.factor_count_max,
-                caller.ip.encode(),
-            ),
+            who.user_id,
+            who.session_id,
+            factor_id,
+            name,
+            bytea(sealed),
+            caller.now_s,
+            UNVERIFIED_LIFE_S,
+            config.mfa.factor_count_max,
+            caller.ip,
         )
     )
     outcome, label = result.rows()[0]
@@ -146,20 +146,18 @@ async def challenge(
     config = await app.auth.configs.get()
     if not config.mfa.is_totp_verify_enabled:
         raise TotpVerifyDisabledError
-    await _limit(app, config, caller)
+    await limits.admit(app, config, "mfa", config.rate_limits.mfa, caller=caller)
     challenge_id, life_s = str(uuid.uuid4()), config.mfa.challenge_expiry_s
     (result,) = await app.service.run(
-        Statement(
+        Statement.of(
             QUERIES["challenge_factor"],
-            (
-                who.user_id.encode(),
-                who.session_id.encode(),
-                factor_id.encode(),
-                challenge_id.encode(),
-                repr(caller.now_s).encode(),
-                b"%d" % life_s,
-                caller.ip.encode(),
-            ),
+            who.user_id,
+            who.session_id,
+            factor_id,
+            challenge_id,
+            caller.now_s,
+            life_s,
+            caller.ip,
         )
     )
     if result.value() != b"challenged":
@@ -195,17 +193,15 @@ async def verify(
             audit.entry("verification_attempted", user_id=who.user_id, caller=caller, traits=traits)
         )
         raise FactorVerificationError
-    use = Statement(
+    use = Statement.of(
         QUERIES["use_factor"],
-        (
-            who.user_id.encode(),
-            who.session_id.encode(),
-            factor_id.encode(),
-            challenge_id.encode(),
-            b"%d" % step,
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-        ),
+        who.user_id,
+        who.session_id,
+        factor_id,
+        challenge_id,
+        step,
+        caller.now_s,
+        caller.ip,
     )
     try:
         return await sessions.upgrade(
@@ -232,15 +228,8 @@ async def unenrol(
     Raises SessionNotFoundError, UserBannedError, FactorNotFoundError, UnenrollAalError.
     """
     (result,) = await app.service.run(
-        Statement(
-            QUERIES["unenrol_factor"],
-            (
-                user_id.encode(),
-                None if session_id is None else session_id.encode(),
-                factor_id.encode(),
-                repr(caller.now_s).encode(),
-                caller.ip.encode(),
-            ),
+        Statement.of(
+            QUERIES["unenrol_factor"], user_id, session_id, factor_id, caller.now_s, caller.ip
         )
     )
     outcome, factor = result.rows()[0]
@@ -260,23 +249,21 @@ async def _try(
 ) -> bytes:
     """Count a try, and answer the factor's sealed secret."""
     limit = config.rate_limits
-    try_challenge = Statement(
+    try_challenge = Statement.of(
         QUERIES["try_challenge"],
-        (
-            who.user_id.encode(),
-            who.session_id.encode(),
-            factor_id.encode(),
-            challenge_id.encode(),
-            repr(caller.now_s).encode(),
-            b"%d" % config.mfa.challenge_expiry_s,
-            b"%d" % TRIES_MAX,
-            caller.ip.encode(),
-            limits.key("mfa_account", who.user_id).encode(),
-            repr(limit.mfa_account.per_s / limit.mfa_account.count).encode(),
-            b"%d" % (limit.mfa_account.burst if limit.is_enabled else 0),
-        ),
+        who.user_id,
+        who.session_id,
+        factor_id,
+        challenge_id,
+        caller.now_s,
+        config.mfa.challenge_expiry_s,
+        TRIES_MAX,
+        caller.ip,
+        limits.key("mfa_account", who.user_id),
+        limit.mfa_account.per_s / limit.mfa_account.count,
+        limit.mfa_account.burst if limit.is_enabled else 0,
     )
-    await _limit(app, config, caller)
+    await limits.admit(app, config, "mfa", config.rate_limits.mfa, caller=caller)
     (result,) = await app.service.run(try_challenge)
     outcome, sealed, wait_s = result.rows()[0]
     if outcome == b"limited":
@@ -284,15 +271,6 @@ async def _try(
     if sealed is None:
         raise _refusal(outcome)
     return bytes.fromhex(sealed[2:].decode())
-
-
-async def _limit(app: AppRuntime, config: AuthConfig, caller: Caller) -> None:
-    limit = config.rate_limits
-    if limit.is_enabled:
-        taken: list[Result] = await app.service.run(
-            limits.statement(limits.key("mfa", caller.ip), limit.mfa, now_s=caller.now_s)
-        )
-        limits.check(*taken)
 
 
 def _refusal(outcome: bytes | None) -> AuthError:
@@ -307,8 +285,3 @@ def _purpose(app: AppRuntime, factor_id: str) -> str:
 
 def _host(app: AppRuntime, config: AuthConfig) -> str:
     return urlsplit(config.site_url or app.auth.url).hostname or "localhost"
-
-
-def _bytea(value: bytes) -> bytes:
-    """In the text format."""
-    return b"\\x" + value.hex().encode()

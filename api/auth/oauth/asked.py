@@ -70,9 +70,7 @@ def members(query: str) -> dict[str, str]:
 async def admit(app: AppRuntime, caller: Caller) -> AuthConfig:
     """Raises OverRequestRateLimitError."""
     config = await app.auth.configs.get()
-    rates = config.rate_limits
-    if rates.is_enabled:
-        await limits.take(app, limits.key("oauth", caller.ip), rates.oauth, now_s=caller.now_s)
+    await limits.admit(app, config, "oauth", config.rate_limits.oauth, caller=caller)
     return config
 
 

@@ -12,8 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from butterbase.api.auth.errors import ProviderUnreachableError
-from butterbase.api.auth.oauth.errors import BadIdTokenError
+from butterbase.api.auth.oauth.errors import BadIdTokenError, ProviderUnreachableError
 from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.oauth.id_tokens import Header, find_key
 from butterbase.api.auth.oauth.providers import ClientAuth, Provider

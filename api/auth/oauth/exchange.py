@@ -12,14 +12,15 @@ import jwt
 from msgspec import Struct
 
 from butterbase.api.auth.auth_codes import s256
-from butterbase.api.auth.errors import (
-    InvalidAuthBodyError,
-    OAuthProviderNotSupportedError,
-    ProviderUnreachableError,
-)
+from butterbase.api.auth.errors import InvalidAuthBodyError
 from butterbase.api.auth.oauth import id_tokens, profiles
 from butterbase.api.auth.oauth.discovery import Discovery, Metadata
-from butterbase.api.auth.oauth.errors import BadIdTokenError, ProviderRefusedError
+from butterbase.api.auth.oauth.errors import (
+    BadIdTokenError,
+    OAuthProviderNotSupportedError,
+    ProviderRefusedError,
+    ProviderUnreachableError,
+)
 from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.oauth.identity import Identity, merged
 from butterbase.api.auth.oauth.providers import ClientAuth, Provider

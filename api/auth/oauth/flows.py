@@ -9,13 +9,13 @@ from msgspec import Struct
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth.auth_codes import Challenge
 from butterbase.api.auth.caller import Caller
-from butterbase.api.auth.errors import BadOAuthStateError
 from butterbase.api.auth.oauth.browser import secret_hash
+from butterbase.api.auth.oauth.errors import BadOAuthStateError
 from butterbase.api.auth.oauth.exchange import Trip
 from butterbase.api.auth.oauth.providers import Provider
 from butterbase.api.auth.oauth.state import LIFE_S, FlowKey
 from butterbase.sql.catalog import load_queries
-from butterbase.sql.pipeline import Statement
+from butterbase.sql.pipeline import Statement, bytea
 
 QUERIES: Final = load_queries("auth_oauth")
 
@@ -75,20 +75,18 @@ async def begin(
 ) -> None:
     """`browser` is its secret, None where the browser is yet to come."""
     await app.service.run(
-        Statement(
+        Statement.of(
             QUERIES["begin_flow"],
-            (
-                flow_id.encode(),
-                provider.name.encode(),
-                None if challenge is None else challenge.text.encode(),
-                None if challenge is None else challenge.method.encode(),
-                None if linking is None else linking.user_id.encode(),
-                redirect_to.encode(),
-                b"%d" % LIFE_S,
-                None if browser is None else bytea(secret_hash(browser)),
-                repr(caller.now_s).encode(),
-                None if linking is None else linking.session_id.encode(),
-            ),
+            flow_id,
+            provider.name,
+            None if challenge is None else challenge.text,
+            None if challenge is None else challenge.method,
+            None if linking is None else linking.user_id,
+            redirect_to,
+            LIFE_S,
+            None if browser is None else bytea(secret_hash(browser)),
+            caller.now_s,
+            None if linking is None else linking.session_id,
         )
     )
 
@@ -102,9 +100,7 @@ async def find_start(app: AppRuntime, token: str, *, now_s: float) -> Start:
     flow_id = flow_key(app).flow_id(token, "start")
     if flow_id is None:
         raise BadOAuthStateError
-    (result,) = await app.service.run(
-        Statement(QUERIES["find_start"], (flow_id.encode(), repr(now_s).encode()))
-    )
+    (result,) = await app.service.run(Statement.of(QUERIES["find_start"], flow_id, now_s))
     if result.row_count == 0:
         raise BadOAuthStateError
     provider, is_pkce, account = (value or b"" for value in result.rows()[0])
@@ -126,10 +122,7 @@ def is_confirmed(app: AppRuntime, start: Start, browser: str | None, given: str)
 async def take_start(app: AppRuntime, flow_id: str, browser: str, *, now_s: float) -> None:
     """The flow becomes the browser's. Raises BadOAuthStateError when another one was first."""
     (result,) = await app.service.run(
-        Statement(
-            QUERIES["take_start"],
-            (flow_id.encode(), bytea(secret_hash(browser)), repr(now_s).encode()),
-        )
+        Statement.of(QUERIES["take_start"], flow_id, bytea(secret_hash(browser)), now_s)
     )
     if result.row_count == 0:
         raise BadOAuthStateError
@@ -141,10 +134,7 @@ async def take(app: AppRuntime, state: str, browser: str | None, *, now_s: float
     if flow_id is None or browser is None:
         raise BadOAuthStateError
     (result,) = await app.service.run(
-        Statement(
-            QUERIES["take_flow"],
-            (flow_id.encode(), bytea(secret_hash(browser)), repr(now_s).encode()),
-        )
+        Statement.of(QUERIES["take_flow"], flow_id, bytea(secret_hash(browser)), now_s)
     )
     if result.row_count == 0:
         raise BadOAuthStateError
@@ -159,8 +149,3 @@ async def take(app: AppRuntime, state: str, browser: str | None, *, now_s: float
         None if challenge is None or method is None else Challenge(challenge, method),
         None if user_id is None or session_id is None else Linking(user_id, session_id),
     )
-
-
-def bytea(value: bytes) -> bytes:
-    """In the text format."""
-    return b"\\x" + value.hex().encode()

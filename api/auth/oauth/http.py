@@ -18,7 +18,7 @@ import msgspec
 from httpx_aiohttp import AiohttpTransport
 
 from butterbase.ai.upstream import public_socket
-from butterbase.api.auth.errors import ProviderUnreachableError
+from butterbase.api.auth.oauth.errors import ProviderUnreachableError
 
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 10.0

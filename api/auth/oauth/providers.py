@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from butterbase.api.auth.config import Provider as Settings
-from butterbase.api.auth.errors import ProviderDisabledError
+from butterbase.api.auth.oauth.errors import ProviderDisabledError
 
 ClientAuth: TypeAlias = Literal["basic", "post"]
 

@@ -3,7 +3,6 @@
 What is about sessions is ours; the rest is on the wire of Supabase's clients.
 """
 
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -16,9 +15,6 @@ from butterbase.api.auth.admin.paging import Page, link_header, read_page
 from butterbase.api.auth.admin.users import QUERIES
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.errors import (
-    AuthError,
-    FactorNameConflictError,
-    FactorNotFoundError,
     InvalidAuthBodyError,
     NoSuchSessionError,
     NotAdminError,
@@ -26,14 +22,22 @@ from butterbase.api.auth.errors import (
 )
 from butterbase.api.auth.mail.send import link_of
 from butterbase.api.auth.mfa import factors
+from butterbase.api.auth.mfa.errors import FactorNameConflictError, FactorNotFoundError
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.resources.app_keys import is_app_key, spare_service_roles
 from butterbase.api.auth.resources.paths import id_in_path
-from butterbase.api.auth.resources.requests import answer, app_of, body_of, read, require_admin
+from butterbase.api.auth.resources.requests import (
+    answer,
+    app_of,
+    body_of,
+    read,
+    require_admin,
+    require_row,
+)
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE
 from butterbase.sql.errors import DatabaseError
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.sql.pipeline import Statement
 
 _UNIQUE_VIOLATION = "23505"
 
@@ -128,7 +132,7 @@ class FactorsResource:
     async def on_get(self, req: Request, resp: Response, user_id: str) -> None:
         require_admin(req)
         (result,) = await app_of(req).service.run(
-            Statement(QUERIES["list_factors"], (_user_id(user_id).encode(),))
+            Statement.of(QUERIES["list_factors"], _user_id(user_id))
         )
         if result.row_count == 0:
             raise UserNotFoundError
@@ -145,17 +149,15 @@ class FactorResource:
         traits = {"user_id": user_id, "factor_id": factor_id}
         try:
             result, _ = await app_of(req).service.run(
-                Statement(
+                Statement.of(
                     QUERIES["rename_factor"],
-                    (
-                        user_id.encode(),
-                        factor_id.encode(),
-                        name and name.encode(),
-                        repr(caller.now_s).encode(),
-                    ),
+                    user_id,
+                    factor_id,
+                    name,
+                    caller.now_s,
                 ),
                 audit.entry("factor_updated", user_id=user_id, caller=caller, traits=traits),
-                check=partial(_require_row, FactorNotFoundError),
+                check=require_row(FactorNotFoundError),
             )
         except DatabaseError as error:
             if error.sqlstate == _UNIQUE_VIOLATION:
@@ -194,9 +196,9 @@ class SessionResource:
         user_id, session_id = _user_id(user_id), id_in_path(session_id, "session_id")
         traits = {"user_id": user_id, "session_id": session_id, "reason": "admin"}
         await app_of(req).service.run(
-            Statement(QUERIES["end_session"], (user_id.encode(), session_id.encode())),
+            Statement.of(QUERIES["end_session"], user_id, session_id),
             audit.entry("token_revoked", user_id=user_id, caller=Caller.of(req), traits=traits),
-            check=partial(_require_row, NoSuchSessionError),
+            check=require_row(NoSuchSessionError),
         )
         resp.status = 204
 
@@ -218,14 +220,12 @@ class AuditResource:
         if query and (not separator or scope not in _AUDIT_SCOPES):
             raise InvalidAuthBodyError(f"Invalid query scope: {query[:100]}")
         (result,) = await app_of(req).service.run(
-            Statement(
+            Statement.of(
                 QUERIES["list_audit"],
-                (
-                    b"%d" % page.size,
-                    b"%d" % page.offset,
-                    _AUDIT_SCOPES.get(scope, "action").encode(),
-                    holding.encode(),
-                ),
+                page.size,
+                page.offset,
+                _AUDIT_SCOPES.get(scope, "action"),
+                holding,
             )
         )
         total, entries = result.rows()[0]
@@ -286,12 +286,6 @@ async def _read_change(req: Request) -> users.UserChange:
     if asked.role == SERVICE_ROLE and is_app_key(req):
         raise NotAdminError("an app key gives nobody the role service_role")
     return asked
-
-
-def _require_row(missing: type[AuthError], results: list[Result]) -> None:
-    """Of the first statement; without it none of the others is kept."""
-    if results[0].row_count == 0:
-        raise missing
 
 
 async def _end_all(req: Request, user_id: str) -> None:

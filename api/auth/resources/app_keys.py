@@ -49,6 +49,6 @@ def is_app_key(req: Request) -> bool:
 
 
 async def _service_roles(req: Request, *, email: str | None = None) -> frozenset[str]:
-    given = None if email is None else email.strip().encode()
-    (result,) = await app_of(req).service.run(Statement(QUERIES["service_roles"], (given,)))
+    given = None if email is None else email.strip()
+    (result,) = await app_of(req).service.run(Statement.of(QUERIES["service_roles"], given))
     return frozenset((row[0] or b"").decode() for row in result.rows())

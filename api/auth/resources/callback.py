@@ -10,31 +10,28 @@ from typing import Any, Final
 
 import msgspec
 from falcon.asgi import App, Request, Response
-from msgspec import Struct
 
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth import redirects
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
-from butterbase.api.auth.errors import (
-    AuthError,
-    BadOAuthCallbackError,
-    ProviderEmailUnverifiedError,
-    SignupDisabledError,
-    UserBannedError,
-)
+from butterbase.api.auth.errors import AuthError, SignupDisabledError, UserBannedError
 from butterbase.api.auth.mail.send import site_url
-from butterbase.api.auth.oauth import accounts, flows, profiles
+from butterbase.api.auth.oauth import accounts, flows, linking, profiles
 from butterbase.api.auth.oauth.asked import members
 from butterbase.api.auth.oauth.browser import Browser
-from butterbase.api.auth.oauth.errors import ProviderRefusedError
+from butterbase.api.auth.oauth.errors import (
+    BadOAuthCallbackError,
+    ProviderEmailUnverifiedError,
+    ProviderRefusedError,
+)
 from butterbase.api.auth.oauth.exchange import Exchange, SignIn
 from butterbase.api.auth.oauth.flows import Flow
 from butterbase.api.auth.oauth.providers import Provider, find_provider
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.problems import parts_of
-from butterbase.api.auth.resources.oauth import lead
-from butterbase.api.auth.resources.requests import app_of, body_of
+from butterbase.api.auth.resources.requests import app_of, body_of, lead
+from butterbase.api.auth.session_json import fragment_of
 from butterbase.sql.errors import ButterbaseError, DatabaseError
 
 _log = logging.getLogger(__name__)
@@ -52,19 +49,6 @@ _DENIALS: Final = (SignupDisabledError, UserBannedError, ProviderEmailUnverified
 _TOLD_LENGTH_MAX = 300
 
 
-class _Session(Struct, frozen=True, omit_defaults=True):
-    """What of a session goes into a fragment."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-    expires_at: int
-    refresh_token: str
-    provider_token: str | None = None
-    provider_refresh_token: str | None = None
-
-
-_SESSION = msgspec.json.Decoder(_Session)
 _APPLE_USER = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -161,24 +145,22 @@ async def _finish(
     caller: Caller,
 ) -> str:
     """The app's address with what the flow has led to. Raises AuthError."""
-    linking, challenge = flow.linking, flow.challenge
+    link_to, challenge, to = flow.linking, flow.challenge, flow.redirect_to
     if challenge is None:
-        session = (
-            await accounts.sign_in(app, config, provider, signed_in, caller=caller)
-            if linking is None
-            else await accounts.link(app, config, provider, signed_in, linking, caller=caller)
+        if link_to is None:
+            session = await accounts.sign_in(app, config, provider, signed_in, caller=caller)
+        else:
+            session = await linking.link(app, config, provider, signed_in, link_to, caller=caller)
+        return redirects.with_fragment(to, {**fragment_of(session), "sb": ""})
+    if link_to is None:
+        code = await accounts.sign_in_later(
+            app, config, provider, signed_in, challenge, caller=caller
         )
-        members_ = msgspec.to_builtins(_SESSION.decode(session))
-        fragment = {name: str(value) for name, value in members_.items()}
-        return redirects.with_fragment(flow.redirect_to, {**fragment, "sb": ""})
-    code = (
-        await accounts.sign_in_later(app, config, provider, signed_in, challenge, caller=caller)
-        if linking is None
-        else await accounts.link_later(
-            app, config, provider, signed_in, linking, challenge, caller=caller
+    else:
+        code = await linking.link_later(
+            app, config, provider, signed_in, link_to, challenge, caller=caller
         )
-    )
-    return redirects.with_query(flow.redirect_to, {"code": code})
+    return redirects.with_query(to, {"code": code})
 
 
 def _oauth_error(error: ButterbaseError, status: int) -> str:

@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from butterbase.api.auth.auth_codes import VERIFIER_LENGTH_MAX
 from butterbase.api.auth.caller import Caller
-from butterbase.api.auth.errors import InvalidAuthBodyError, ManualLinkingDisabledError
-from butterbase.api.auth.oauth import accounts, id_tokens, profiles
-from butterbase.api.auth.oauth.errors import OAuthError
+from butterbase.api.auth.errors import InvalidAuthBodyError
+from butterbase.api.auth.oauth import accounts, id_tokens, linking, profiles
+from butterbase.api.auth.oauth.errors import ManualLinkingDisabledError, OAuthError
 from butterbase.api.auth.oauth.exchange import Exchange, SignIn
 from butterbase.api.auth.oauth.flows import Linking
 from butterbase.api.auth.oauth.providers import find_by_issuer, find_provider
@@ -53,7 +53,7 @@ class IdTokens:
         self._exchange = exchange
 
     async def __call__(self, req: Request, caller: Caller) -> bytes:
-        """Raises OAuthError, ProviderDisabledError, and what accounts.sign_in and link do."""
+        """Raises OAuthError, ProviderDisabledError, what accounts.sign_in and linking.link do."""
         app, asked = app_of(req), await read(req, _ID_TOKEN)
         if not asked.id_token:
             raise OAuthError("id_token required")
@@ -61,13 +61,13 @@ class IdTokens:
             raise OAuthError("provider or client_id and issuer required")
         config = await app.auth.configs.get()
         # Whose it is to be is known before a provider is asked anything.
-        linking = None
+        link_to = None
         if asked.link_identity:
             if not config.is_manual_linking_enabled:
                 raise ManualLinkingDisabledError
             who = await signed_in(req, caller)
             require_strong(who)
-            linking = Linking(who.user.id, who.session_id)
+            link_to = Linking(who.user.id, who.session_id)
         provider = (
             find_provider(asked.provider, config.providers)
             if asked.provider
@@ -81,6 +81,6 @@ class IdTokens:
         if asked.access_token:
             id_tokens.check_access_token(claims, header, asked.access_token)
         person = SignIn(profiles.of_claims(provider, claims))
-        if linking is not None:
-            return await accounts.link(app, config, provider, person, linking, caller=caller)
+        if link_to is not None:
+            return await linking.link(app, config, provider, person, link_to, caller=caller)
         return await accounts.sign_in(app, config, provider, person, caller=caller)

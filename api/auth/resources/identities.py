@@ -7,14 +7,13 @@ import msgspec
 from falcon.asgi import App, Request, Response
 
 from butterbase.api.auth.caller import Caller
-from butterbase.api.auth.errors import ManualLinkingDisabledError
-from butterbase.api.auth.oauth import accounts, flows
+from butterbase.api.auth.oauth import flows, linking
 from butterbase.api.auth.oauth.asked import admit, asked_of
+from butterbase.api.auth.oauth.errors import ManualLinkingDisabledError
 from butterbase.api.auth.oauth.providers import find_provider
 from butterbase.api.auth.parts import AuthParts
-from butterbase.api.auth.resources.oauth import lead
 from butterbase.api.auth.resources.paths import id_in_path
-from butterbase.api.auth.resources.requests import answer, app_of, require_strong, signed_in
+from butterbase.api.auth.resources.requests import answer, app_of, lead, require_strong, signed_in
 
 
 def add_routes(app: "App[Any, Any]", prefix: str, _parts: AuthParts) -> None:
@@ -64,5 +63,5 @@ class IdentityResource:
         who = await signed_in(req, caller)
         require_strong(who)
         identity_id = id_in_path(identity_id, "identity_id")
-        await accounts.unlink(app, who.user.id, who.session_id, identity_id, caller=caller)
+        await linking.unlink(app, who.user.id, who.session_id, identity_id, caller=caller)
         answer(resp, b"{}")

@@ -8,12 +8,9 @@ from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
 from butterbase.api.auth.caller import Caller
-from butterbase.api.auth.errors import (
-    InvalidAuthBodyError,
-    PhoneEnrollDisabledError,
-    WebAuthnEnrollDisabledError,
-)
+from butterbase.api.auth.errors import InvalidAuthBodyError
 from butterbase.api.auth.mfa import factors
+from butterbase.api.auth.mfa.errors import PhoneEnrollDisabledError, WebAuthnEnrollDisabledError
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.resources.paths import id_in_path
 from butterbase.api.auth.resources.requests import answer, app_of, ids_of, read

@@ -7,16 +7,15 @@ from falcon.asgi import App, Request, Response
 
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
-from butterbase.api.auth.errors import BadOAuthStateError
 from butterbase.api.auth.oauth import flows
 from butterbase.api.auth.oauth.asked import Asked, admit, asked_of, members
 from butterbase.api.auth.oauth.browser import Browser
-from butterbase.api.auth.oauth.errors import OAuthError
+from butterbase.api.auth.oauth.errors import BadOAuthStateError, OAuthError
 from butterbase.api.auth.oauth.page import confirmation_page
 from butterbase.api.auth.oauth.providers import Provider, find_provider
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.resources.grants import IdTokens, exchange_code
-from butterbase.api.auth.resources.requests import app_of, body_of
+from butterbase.api.auth.resources.requests import app_of, body_of, lead
 
 
 def add_routes(app: "App[Any, Any]", prefix: str, parts: AuthParts) -> None:
@@ -95,14 +94,6 @@ class AuthorizeResource:
         return await self._exchange.authorization_url(
             provider, trip, scopes=asked.scopes, extra=asked.extra
         )
-
-
-def lead(resp: Response, url: str, *, status: int = 302) -> None:
-    resp.status = status
-    resp.location = url
-    resp.set_header("Cache-Control", "no-store")
-    # The addresses of these requests hold what is nobody else's.
-    resp.set_header("Referrer-Policy", "no-referrer")
 
 
 def _browser(req: Request, provider: Provider) -> Browser:

@@ -169,13 +169,7 @@ async def _admit(
         body.code_challenge_method or None,
     )
     asked = asked_of(app, config, flow)
-    rates = config.rate_limits
-    if rates.is_enabled:
-        limits.check(
-            *await app.service.run(
-                limits.statement(limits.key("otp", caller.ip), rates.otp, now_s=caller.now_s)
-            )
-        )
+    await limits.admit(app, config, "otp", config.rate_limits.otp, caller=caller)
     await take_allowance(app, config, purpose, email, caller=caller)
     return config, email, asked
 

@@ -41,7 +41,7 @@ class OutboxResource:
         require_admin(req)
         app = app_of(req)
         limit = req.get_param_as_int("limit", min_value=1, max_value=MAIL_COUNT, default=MAIL_COUNT)
-        (result,) = await app.service.run(Statement(QUERIES["list_outbox"], (b"%d" % limit,)))
+        (result,) = await app.service.run(Statement.of(QUERIES["list_outbox"], limit))
         hidden = await hidden_users(req)
         mails = [_mail(app, hidden, *row) for row in result.rows()]
         answer(resp, msgspec.json.encode({"mails": mails}))

@@ -1,4 +1,4 @@
-"""What the resources read of a request: its body, its app, and whose it is."""
+"""What the resources read of a request (its body, its app, whose it is), and how they answer."""
 
 import uuid
 from typing import TypeVar
@@ -12,6 +12,7 @@ from butterbase.ai.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.errors import (
+    AuthError,
     AuthForbiddenError,
     BadJwtError,
     InsufficientAalError,
@@ -20,9 +21,9 @@ from butterbase.api.auth.errors import (
     SessionNotFoundError,
     UserBannedError,
 )
-from butterbase.api.auth.users import QUERIES, FoundUser, found
+from butterbase.api.auth.users import QUERIES, FoundUser, find_statement, found
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE, Claims
-from butterbase.sql.pipeline import Statement
+from butterbase.sql.pipeline import Check, Result, Statement
 
 BODY_BYTES_MAX = 64 * 1024
 
@@ -72,8 +73,8 @@ async def signed_in(req: Request, caller: Caller) -> SignedIn:
     """The calling user. Raises what `ids_of` does, SessionNotFoundError, UserBannedError."""
     user_id, session_id = ids_of(req)
     (user_result, session_result) = await app_of(req).service.run(
-        Statement(QUERIES["find_user"], (user_id.encode(), repr(caller.now_s).encode())),
-        Statement(QUERIES["find_session"], (session_id.encode(), user_id.encode())),
+        find_statement(user_id=user_id, now_s=caller.now_s),
+        Statement.of(QUERIES["find_session"], session_id, user_id),
     )
     user = found(user_result)
     if user is None or session_result.row_count == 0:
@@ -85,12 +86,19 @@ async def signed_in(req: Request, caller: Caller) -> SignedIn:
 
 
 def require_strong(who: SignedIn) -> None:
-    """Raises InsufficientAalError where the user has a second factor that the session has not
-
-    proved.
-    """
+    """Raises InsufficientAalError when the session has not proved the user's second factor."""
     if who.user.has_verified_factor and who.aal != "aal2":
         raise InsufficientAalError("AAL2 session is required to do this when MFA is enabled")
+
+
+def require_row(missing: type[AuthError]) -> Check:
+    """Of the first statement; without it none of the others is kept."""
+
+    def check(results: list[Result]) -> None:
+        if results[0].row_count == 0:
+            raise missing
+
+    return check
 
 
 def require_admin(req: Request) -> None:
@@ -98,6 +106,15 @@ def require_admin(req: Request) -> None:
     claims: Claims = req.context.claims
     if claims.role != SERVICE_ROLE:
         raise NotAdminError
+
+
+def lead(resp: Response, url: str, *, status: int = 302) -> None:
+    """Redirect a browser."""
+    resp.status = status
+    resp.location = url
+    resp.set_header("Cache-Control", "no-store")
+    # The addresses of these requests hold what is nobody else's.
+    resp.set_header("Referrer-Policy", "no-referrer")
 
 
 def answer(resp: Response, body: bytes, *, status: int = 200) -> None:

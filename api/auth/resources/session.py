@@ -8,8 +8,8 @@ from butterbase.api.auth import audit, sessions, users
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.errors import InvalidAuthBodyError, SessionNotFoundError
 from butterbase.api.auth.parts import AuthParts
-from butterbase.api.auth.resources.requests import app_of, ids_of
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.api.auth.resources.requests import app_of, ids_of, require_row
+from butterbase.sql.pipeline import Statement
 
 _SCOPES: dict[str, sessions.Scope] = {"global": "global", "local": "local", "others": "others"}
 
@@ -27,15 +27,10 @@ class LogoutResource:
             raise InvalidAuthBodyError(f"Unsupported logout scope {asked[:50]!a}")
         traits = {"scope": scope, "session_id": session_id}
         await app_of(req).service.run(
-            Statement(users.QUERIES["find_session"], (session_id.encode(), user_id.encode())),
+            Statement.of(users.QUERIES["find_session"], session_id, user_id),
             sessions.end_statement(user_id, session_id, scope),
             audit.entry("logout", user_id=user_id, caller=Caller.of(req), traits=traits),
-            check=_require_session,
+            # A token may outlive its session, which then ends no other.
+            check=require_row(SessionNotFoundError),
         )
         resp.status = 204
-
-
-def _require_session(results: list[Result]) -> None:
-    """A token may outlive its session, which then ends no other."""
-    if results[0].row_count == 0:
-        raise SessionNotFoundError

@@ -13,8 +13,8 @@ from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.errors import NoSuchSessionError
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.resources.paths import id_in_path
-from butterbase.api.auth.resources.requests import answer, app_of, signed_in
-from butterbase.sql.pipeline import Result, Statement
+from butterbase.api.auth.resources.requests import answer, app_of, require_row, signed_in
+from butterbase.sql.pipeline import Statement
 
 
 def add_routes(app: "App[Any, Any]", prefix: str, _parts: AuthParts) -> None:
@@ -35,13 +35,8 @@ class SessionResource:
         who, session_id = await signed_in(req, caller), id_in_path(session_id, "session_id")
         traits = {"session_id": session_id, "by": who.session_id}
         await app_of(req).service.run(
-            Statement(QUERIES["end_session"], (who.user.id.encode(), session_id.encode())),
+            Statement.of(QUERIES["end_session"], who.user.id, session_id),
             audit.entry("logout", user_id=who.user.id, caller=caller, traits=traits),
-            check=_require_session,
+            check=require_row(NoSuchSessionError),
         )
         resp.status = 204
-
-
-def _require_session(results: list[Result]) -> None:
-    if results[0].row_count == 0:
-        raise NoSuchSessionError

@@ -15,7 +15,7 @@ from msgspec import Struct
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth import audit, limits, sessions, users
 from butterbase.api.auth.caller import Caller
-from butterbase.api.auth.config import AuthConfig, Limit
+from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.errors import (
     AnonymousDisabledError,
     EmailExistsError,
@@ -86,8 +86,7 @@ class SignupResource:
             user_metadata=asked.data or {},
         )
         users.encode_metadata(new.user_metadata)
-        if config.rate_limits.is_enabled:
-            await _take(app, "signup", config.rate_limits.signup, caller)
+        await limits.admit(app, config, "signup", config.rate_limits.signup, caller=caller)
         await users.before_created(app, config, new, caller=caller)
         if config.is_email_autoconfirmed:
             return await self._start(app, config, new, asked.password, caller)
@@ -151,9 +150,8 @@ class SignupResource:
             # Of two who claim an address, the mail will tell whose it is, but not whose password
             # was first. Neither opens the account: its owner sets one after confirming.
             statements.append(
-                Statement(
-                    users.QUERIES["drop_unconfirmed_password"],
-                    (known.id.encode(), known.password_hash.encode()),
+                Statement.of(
+                    users.QUERIES["drop_unconfirmed_password"], known.id, known.password_hash
                 )
             )
         await app.service.run(*statements)
@@ -165,8 +163,7 @@ async def _sign_up_anonymously(
 ) -> bytes:
     if not config.is_anonymous_enabled:
         raise AnonymousDisabledError
-    if config.rate_limits.is_enabled:
-        await _take(app, "anonymous", config.rate_limits.anonymous, caller)
+    await limits.admit(app, config, "anonymous", config.rate_limits.anonymous, caller=caller)
     new = NewUser(id=users.new_id(), is_anonymous=True, provider=None, user_metadata=data)
     await users.before_created(app, config, new, caller=caller)
     drafted = sessions.draft("anonymous")
@@ -176,10 +173,6 @@ async def _sign_up_anonymously(
     )
     users.created(made)
     return await sessions.started(app, config, drafted, started, caller=caller)
-
-
-async def _take(app: AppRuntime, kind: str, limit: Limit, caller: Caller) -> None:
-    await limits.take(app, limits.key(kind, caller.ip), limit, now_s=caller.now_s)
 
 
 def _looks_new(new: NewUser, caller: Caller) -> bytes:

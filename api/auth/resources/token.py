@@ -24,7 +24,6 @@ from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.policy import is_hashable, normal_email, weakness_of
 from butterbase.api.auth.resources.requests import answer, app_of, read
 from butterbase.api.auth.users import FoundUser
-from butterbase.sql.pipeline import Statement
 
 
 class Credentials(Struct, frozen=True):
@@ -104,9 +103,7 @@ async def _find(
     app: AppRuntime, config: AuthConfig, email: str, caller: Caller
 ) -> FoundUser | None:
     """One round trip with the limits. Raises OverRequestRateLimitError."""
-    find = Statement(
-        users.QUERIES["find_user_by_email"], (email.encode(), repr(caller.now_s).encode())
-    )
+    find = users.find_statement(email=email, now_s=caller.now_s)
     if not config.rate_limits.is_enabled:
         return users.found((await app.service.run(find))[0])
     # By address and account together: who guesses from elsewhere locks nobody out.
@@ -133,6 +130,5 @@ async def _refresh(app: AppRuntime, refresh_token: str, caller: Caller) -> bytes
 
 async def _take(app: AppRuntime, caller: Caller) -> None:
     """Raises OverRequestRateLimitError."""
-    rates = (await app.auth.configs.get()).rate_limits
-    if rates.is_enabled:
-        await limits.take(app, limits.key("token", caller.ip), rates.token, now_s=caller.now_s)
+    config = await app.auth.configs.get()
+    await limits.admit(app, config, "token", config.rate_limits.token, caller=caller)

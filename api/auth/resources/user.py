@@ -145,14 +145,14 @@ async def _update(
     caller: Caller,
 ) -> None:
     """All that needs no mail, in one transaction: all of it or nothing."""
-    user_id, now = who.user.id.encode(), repr(caller.now_s).encode()
-    statements = [_update_statement(asked, who, password_hash, now)]
+    user_id, now_s = who.user.id, caller.now_s
+    statements = [_update_statement(asked, who, password_hash, now_s)]
     if claimed is not None:
         statements.append(_claim_statement(claimed, who, caller))
     if password_hash is not None:
         statements += [
-            Statement(users.QUERIES["void_mailed"], (user_id,)),
-            Statement(users.QUERIES["add_password_identity"], (user_id, now)),
+            Statement.of(users.QUERIES["void_mailed"], user_id),
+            Statement.of(users.QUERIES["add_password_identity"], user_id, now_s),
             audit.entry("user_updated_password", user_id=who.user.id, caller=caller),
             sessions.end_statement(who.user.id, who.session_id, "others"),
         ]
@@ -173,32 +173,27 @@ async def _update(
 
 
 def _update_statement(
-    asked: UserUpdate, who: SignedIn, password_hash: str | None, now: bytes
+    asked: UserUpdate, who: SignedIn, password_hash: str | None, now_s: float
 ) -> Statement:
-    stored = who.user.password_hash
-    return Statement(
+    return Statement.of(
         users.QUERIES["update_user"],
-        (
-            who.user.id.encode(),
-            who.session_id.encode(),
-            now,
-            None if password_hash is None else password_hash.encode(),
-            None if stored is None else stored.encode(),
-            None if asked.data is None else msgspec.json.encode(asked.data),
-            b"%d" % _DATA_BYTES_MAX,
-        ),
+        who.user.id,
+        who.session_id,
+        now_s,
+        password_hash,
+        who.user.password_hash,
+        None if asked.data is None else msgspec.json.encode(asked.data),
+        _DATA_BYTES_MAX,
     )
 
 
 def _claim_statement(email: str, who: SignedIn, caller: Caller) -> Statement:
-    return Statement(
+    return Statement.of(
         users.QUERIES["claim_email"],
-        (
-            who.user.id.encode(),
-            who.session_id.encode(),
-            email.encode(),
-            None,
-            repr(caller.now_s).encode(),
-            caller.ip.encode(),
-        ),
+        who.user.id,
+        who.session_id,
+        email,
+        None,
+        caller.now_s,
+        caller.ip,
     )

@@ -6,7 +6,6 @@ in the fragment, which no server sees, or with a code that only the asking clien
 
 from typing import Any
 
-import falcon
 import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
@@ -16,7 +15,6 @@ from butterbase.api.auth import limits, redirects
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.errors import (
-    STATUS,
     AuthError,
     InvalidAuthBodyError,
     PhoneProviderDisabledError,
@@ -25,8 +23,8 @@ from butterbase.api.auth.mail.redeem import Code, Link, Redeemed, redeem
 from butterbase.api.auth.mail.send import site_url
 from butterbase.api.auth.one_time import KINDS_OF_TYPE, PKCE_PREFIX
 from butterbase.api.auth.parts import AuthParts
-from butterbase.api.auth.resources.requests import answer, app_of, read
-from butterbase.sql.errors import nearest
+from butterbase.api.auth.resources.requests import answer, app_of, lead, read
+from butterbase.api.auth.session_json import fragment_of
 
 HALF = "Confirmation link accepted. Please proceed to confirm link sent to the other email"
 
@@ -53,18 +51,7 @@ class Verification(Struct, frozen=True):
     redirect_to: str = ""
 
 
-class _Session(Struct, frozen=True):
-    """What of a session goes into a fragment."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-    expires_at: int
-    refresh_token: str
-
-
 _VERIFICATION = msgspec.json.Decoder(Verification)
-_SESSION = msgspec.json.Decoder(_Session)
 
 
 def add_routes(app: "App[Any, Any]", prefix: str, _parts: AuthParts) -> None:
@@ -95,11 +82,12 @@ class VerifyResource:
             link = _link(token, type_)
             redeemed = await redeem(app, config, link, caller=caller, is_browser=True)
         except AuthError as error:
-            _lead(resp, _with_error(target, error, is_flow=token.startswith(PKCE_PREFIX)))
+            failed = _with_error(target, error, is_flow=token.startswith(PKCE_PREFIX))
+            lead(resp, failed, status=303)
             return
         if not asked:
             target = _target(app, config, redeemed.redirect_to)
-        _lead(resp, _with_redeemed(target, redeemed, type_))
+        lead(resp, _with_redeemed(target, redeemed, type_), status=303)
 
 
 def _given(asked: Verification) -> Link | Code:
@@ -138,9 +126,7 @@ def _check(type_: str, *texts: str) -> None:
 async def _admit(app: AppRuntime, caller: Caller) -> AuthConfig:
     """Raises OverRequestRateLimitError."""
     config = await app.auth.configs.get()
-    rates = config.rate_limits
-    if rates.is_enabled:
-        await limits.take(app, limits.key("verify", caller.ip), rates.verify, now_s=caller.now_s)
+    await limits.admit(app, config, "verify", config.rate_limits.verify, caller=caller)
     return config
 
 
@@ -155,26 +141,17 @@ def _with_redeemed(target: str, redeemed: Redeemed, type_: str) -> str:
         return redirects.with_query(target, {"code": redeemed.auth_code})
     if redeemed.session is None:
         return redirects.with_fragment(target, {"message": HALF, "sb": ""})
-    session = _SESSION.decode(redeemed.session)
-    members = {name: str(value) for name, value in msgspec.structs.asdict(session).items()}
-    return redirects.with_fragment(target, {**members, "type": type_, "sb": ""})
+    members = {**fragment_of(redeemed.session), "type": type_, "sb": ""}
+    return redirects.with_fragment(target, members)
 
 
 def _with_error(target: str, error: AuthError, *, is_flow: bool) -> str:
     """In the fragment; in a flow whose code comes in the query, there as well."""
     members = {
-        "error": _OAUTH_ERROR.get(nearest(STATUS, type(error)), "server_error"),
+        "error": _OAUTH_ERROR.get(error.status, "server_error"),
         "error_code": error.code,
         "error_description": error.message,
     }
     if is_flow:
         target = redirects.with_query(target, members)
     return redirects.with_fragment(target, {**members, "sb": ""})
-
-
-def _lead(resp: Response, url: str) -> None:
-    resp.status = falcon.HTTP_303
-    resp.location = url
-    resp.set_header("Cache-Control", "no-store")
-    # The address of this request has a token in it, if a used one.
-    resp.set_header("Referrer-Policy", "no-referrer")

@@ -40,10 +40,14 @@ create table auth.users (
   phone_change text,
   phone_change_sent_at timestamptz,
   reauthentication_sent_at timestamptz,
-  confirmed_at timestamptz generated always as (least(email_confirmed_at, phone_confirmed_at)) stored,
+  confirmed_at timestamptz
+    generated always as (least(email_confirmed_at, phone_confirmed_at)) stored,
   last_sign_in_at timestamptz,
-  raw_app_meta_data jsonb not null default '{}' check (jsonb_typeof(raw_app_meta_data) = 'object'),
-  raw_user_meta_data jsonb not null default '{}' check (jsonb_typeof(raw_user_meta_data) = 'object'),
+  raw_app_meta_data jsonb not null default '{}'
+    check (jsonb_typeof(raw_app_meta_data) = 'object'),
+  raw_user_meta_data jsonb not null default '{}'
+    check (jsonb_typeof(raw_user_meta_data) = 'object'),
+  given_user_meta_data jsonb not null default '{}',
   banned_until timestamptz,
   is_super_admin boolean not null default false,
   is_anonymous boolean not null default false,
@@ -55,6 +59,9 @@ create table auth.users (
 
 comment on column auth.users.email_change_confirm_status is
   'Which addresses have confirmed the change: 1 the current one, 2 the new one.';
+
+comment on column auth.users.given_user_meta_data is
+  'What administrators have said of the user. It stays when the account is taken from a stranger.';
 
 comment on column auth.users.is_disputed is
   'Two have signed up with the address, which nobody has confirmed: neither''s password is kept.';
@@ -140,6 +147,7 @@ create table auth.flow_state (
   code_challenge_method text,
   user_id uuid references auth.users on delete cascade,
   linking_user_id uuid references auth.users on delete cascade,
+  linking_session_id uuid references auth.sessions on delete cascade,
   redirect_to text,
   identity jsonb,
   browser_hash bytea,
@@ -151,6 +159,9 @@ create table auth.flow_state (
   authenticated_at timestamptz
 );
 
+comment on column auth.flow_state.linking_session_id is
+  'Who is signed out, or thrown out, does not come back by a link that was under way.';
+
 comment on column auth.flow_state.method is 'How the user signed in, for the session''s amr.';
 
 comment on column auth.flow_state.identity is
@@ -158,6 +169,7 @@ comment on column auth.flow_state.identity is
 
 create index flow_state_user_id on auth.flow_state (user_id);
 create index flow_state_linking_user_id on auth.flow_state (linking_user_id);
+create index flow_state_linking_session_id on auth.flow_state (linking_session_id);
 create index flow_state_expires_at on auth.flow_state (expires_at);
 
 create table auth.mfa_factors (
@@ -233,7 +245,21 @@ comment on column auth.mail_outbox.sealed is
 
 create index mail_outbox_unsent on auth.mail_outbox (next_attempt_at) where sent_at is null;
 
--- The user as Supabase's clients read it: what is null is left out.
+-- A factor as Supabase's clients read it: what is null is left out.
+create function auth.factor_json(f auth.mfa_factors) returns jsonb
+language sql stable parallel safe set search_path = '' as $$
+  select pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+    'id', f.id,
+    'friendly_name', nullif(f.friendly_name, ''),
+    'factor_type', f.factor_type,
+    'status', f.status,
+    'phone', f.phone,
+    'created_at', f.created_at,
+    'updated_at', f.updated_at,
+    'last_challenged_at', f.last_challenged_at))
+$$;
+
+-- The user as they read it.
 create function auth.user_json(u auth.users) returns jsonb
 language sql stable parallel safe set search_path = '' as $$
   select pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -260,17 +286,7 @@ language sql stable parallel safe set search_path = '' as $$
     'created_at', u.created_at,
     'updated_at', u.updated_at,
     'factors', (
-      select pg_catalog.jsonb_agg(
-        pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-          'id', f.id,
-          'friendly_name', nullif(f.friendly_name, ''),
-          'factor_type', f.factor_type,
-          'status', f.status,
-          'phone', f.phone,
-          'created_at', f.created_at,
-          'updated_at', f.updated_at,
-          'last_challenged_at', f.last_challenged_at))
-        order by f.created_at, f.id)
+      select pg_catalog.jsonb_agg(auth.factor_json(f) order by f.created_at, f.id)
       from auth.mfa_factors f
       where f.user_id = u.id)))
   || pg_catalog.jsonb_build_object(

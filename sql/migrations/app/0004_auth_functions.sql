@@ -41,13 +41,24 @@ language sql set search_path = '' as $$
   left join auth.users u on u.id = of_user
 $$;
 
+-- What there is already, as an outcome, by the constraint that was violated. Null when it is none
+-- of these, as of a trigger of the developer's.
+create function auth.what_exists(violated_schema text, violated text) returns text
+language sql immutable parallel safe set search_path = '' as $$
+  select case when violated_schema = 'auth' then case violated
+    when 'users_email' then 'email_exists'
+    when 'users_phone' then 'phone_exists'
+    when 'users_pkey' then 'id_exists'
+    when 'identities_provider_id_provider_key' then 'identity_exists' end end
+$$;
+
 -- A user with its first identity (none without a provider), and a line in the trail. The outcome is
 -- created, or which of email_exists, phone_exists, identity_exists, id_exists kept it from being.
 create function auth.create_user(
   new_id uuid, new_email text, new_phone text, password_hash text, is_email_confirmed boolean,
-  is_phone_confirmed boolean, is_invited boolean, is_anonymous boolean, new_role text,
+  is_phone_confirmed boolean, is_by_admin boolean, is_anonymous boolean, new_role text,
   app_metadata jsonb, user_metadata jsonb, new_provider text, new_provider_id text,
-  new_identity_data jsonb, at_time timestamptz, from_ip text, action text,
+  new_identity_data jsonb, at_time timestamptz, from_ip text,
   out outcome text, out account jsonb)
 language plpgsql set search_path = '' as $$
 declare
@@ -56,13 +67,14 @@ declare
   violated_schema text;
 begin
   insert into auth.users
-    (id, email, phone, encrypted_password, email_confirmed_at, phone_confirmed_at, invited_at,
-     is_anonymous, role, raw_app_meta_data, raw_user_meta_data, created_at, updated_at)
+    (id, email, phone, encrypted_password, email_confirmed_at, phone_confirmed_at,
+     is_anonymous, role, raw_app_meta_data, raw_user_meta_data, given_user_meta_data, created_at,
+     updated_at)
   values
     (new_id, lower(new_email), new_phone, password_hash,
      case when is_email_confirmed then at_time end, case when is_phone_confirmed then at_time end,
-     case when is_invited then at_time end, create_user.is_anonymous, new_role,
-     app_metadata, user_metadata, at_time, at_time);
+     create_user.is_anonymous, new_role, app_metadata, user_metadata,
+     case when is_by_admin then user_metadata else '{}' end, at_time, at_time);
   if new_provider is not null then
     insert into auth.identities
       (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at)
@@ -70,7 +82,7 @@ begin
       (new_provider_id, new_id, new_identity_data, new_provider, at_time, at_time, at_time);
   end if;
   perform auth.write_audit(
-    action, 'team', new_id, at_time, from_ip,
+    'user_signedup', 'team', new_id, at_time, from_ip,
     case when new_provider is not null
       then pg_catalog.jsonb_build_object('provider', new_provider) end);
   -- Read again: a trigger of the developer's may have changed it.
@@ -79,13 +91,8 @@ begin
   account := auth.user_json(made);
 exception
   when unique_violation then
-    get stacked diagnostics
-      violated = constraint_name, violated_schema = schema_name;
-    outcome := case when violated_schema = 'auth' then case violated
-      when 'users_email' then 'email_exists'
-      when 'users_phone' then 'phone_exists'
-      when 'users_pkey' then 'id_exists'
-      when 'identities_provider_id_provider_key' then 'identity_exists' end end;
+    get stacked diagnostics violated = constraint_name, violated_schema = schema_name;
+    outcome := auth.what_exists(violated_schema, violated);
     if outcome is null then
       raise;
     end if;
@@ -97,8 +104,7 @@ $$;
 -- there may be only one. `new_password_hash` renews the hash the user has just been verified by.
 create function auth.start_session(
   of_user uuid, new_id uuid, nonce bytea, at_time timestamptz, method text, provider text,
-  new_aal text, of_factor uuid, ends_at timestamptz, is_single boolean, from_ip text,
-  agent text, new_tag text, old_password_hash text, new_password_hash text,
+  is_single boolean, from_ip text, agent text, old_password_hash text, new_password_hash text,
   out outcome text, out account jsonb)
 language plpgsql set search_path = '' as $$
 declare
@@ -125,13 +131,12 @@ begin
     delete from auth.sessions where user_id = of_user;
   end if;
   insert into auth.sessions
-    (id, user_id, created_at, updated_at, not_after, aal, amr, factor_id, ip, user_agent, tag,
-     refresh_nonce)
+    (id, user_id, created_at, updated_at, amr, ip, user_agent, refresh_nonce)
   values
-    (new_id, of_user, at_time, at_time, ends_at, new_aal,
+    (new_id, of_user, at_time, at_time,
      pg_catalog.jsonb_build_array(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
        'method', method, 'timestamp', floor(extract(epoch from at_time)), 'provider', provider))),
-     of_factor, nullif(from_ip, '')::inet, agent, new_tag, nonce);
+     nullif(from_ip, '')::inet, agent, nonce);
   perform auth.write_audit(
     'login', 'account', of_user, at_time, from_ip,
     pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -275,17 +280,24 @@ language sql immutable parallel safe set search_path = '' as $$
     select key from pg_catalog.jsonb_each(new) where value = 'null')
 $$;
 
--- One more of the ways to sign in that app_metadata tells of.
-create function auth.add_provider(app_metadata jsonb, provider text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select case
-    when app_metadata -> 'providers' @> pg_catalog.to_jsonb(provider) then app_metadata
-    else pg_catalog.jsonb_build_object('provider', provider)
-      || app_metadata
-      || pg_catalog.jsonb_build_object(
-        'providers',
-        coalesce(app_metadata -> 'providers', '[]') || pg_catalog.to_jsonb(provider))
-  end
+-- app_metadata's provider and providers, after the user's identities have changed: the first is the
+-- oldest. Of a user without identities nothing is noted.
+create function auth.note_providers(of_user uuid, at_time timestamptz) returns void
+language sql set search_path = '' as $$
+  update auth.users u
+  set updated_at = at_time,
+    raw_app_meta_data = u.raw_app_meta_data || pg_catalog.jsonb_build_object(
+      'provider', p.names -> 0, 'providers', p.names)
+  from (
+    select pg_catalog.jsonb_agg(d.provider order by d.first_at, d.provider) as names
+    from (
+      select i.provider, min(i.created_at) as first_at
+      from auth.identities i
+      where i.user_id = of_user
+      group by i.provider
+    ) d
+  ) p
+  where u.id = of_user and p.names is not null
 $$;
 
 -- The identity of who signs in with the address and a password; nothing where it is there.
@@ -302,9 +314,7 @@ begin
   where u.id = of_user and u.email is not null and u.email_confirmed_at is not null
   on conflict (provider_id, provider) do nothing;
   if found then
-    update auth.users
-    set raw_app_meta_data = auth.add_provider(raw_app_meta_data, 'email'), updated_at = at_time
-    where id = of_user;
+    perform auth.note_providers(of_user, at_time);
   end if;
 end
 $$;
@@ -318,6 +328,8 @@ returns text
 language plpgsql set search_path = '' as $$
 declare
   violated text;
+  violated_schema text;
+  outcome text;
 begin
   update auth.users u
   set email = lower(new_email), email_confirmed_at = at_time, is_anonymous = false,
@@ -332,11 +344,12 @@ begin
   return 'claimed';
 exception
   when unique_violation then
-    get stacked diagnostics violated = constraint_name;
-    if violated = 'users_email' then
-      return 'email_exists';
+    get stacked diagnostics violated = constraint_name, violated_schema = schema_name;
+    outcome := auth.what_exists(violated_schema, violated);
+    if outcome is null then
+      raise;
     end if;
-    raise;
+    return outcome;
 end
 $$;
 

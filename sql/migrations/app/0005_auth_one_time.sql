@@ -2,26 +2,34 @@
 -- at once the second one finds what the first has made. Time is an argument.
 -- Lock: none; everything is new.
 
--- Takes an account whose address nobody has confirmed from whoever has made it.
+-- Every way into an account but the password and the identities.
+create function auth.close_ways_in(of_user uuid) returns void
+language sql set search_path = '' as $$
+  delete from auth.sessions where user_id = of_user;
+  delete from auth.mfa_factors where user_id = of_user;
+  delete from auth.one_time_tokens where user_id = of_user;
+  delete from auth.flow_state where user_id = of_user or linking_user_id = of_user
+$$;
+
+-- Takes an account whose address nobody has confirmed from whoever has made it. What administrators
+-- have said of its user stays, and goes before the new metadata.
 create function auth.reclaim_user(
   of_user uuid, password_hash text, new_metadata jsonb, at_time timestamptz)
 returns void
 language sql set search_path = '' as $$
   update auth.users
-  set encrypted_password = password_hash, raw_user_meta_data = new_metadata, is_disputed = false,
-    email_change = null, email_change_confirm_status = 0, updated_at = at_time
+  set encrypted_password = password_hash, raw_user_meta_data = new_metadata || given_user_meta_data,
+    is_disputed = false, email_change = null, email_change_confirm_status = 0, updated_at = at_time
   where id = of_user;
-  delete from auth.sessions where user_id = of_user;
-  delete from auth.mfa_factors where user_id = of_user;
-  delete from auth.one_time_tokens where user_id = of_user;
-  delete from auth.flow_state where user_id = of_user or linking_user_id = of_user;
+  select auth.close_ways_in(of_user);
   delete from auth.identities where user_id = of_user and provider <> 'email';
-  update auth.identities
+  update auth.identities i
   set updated_at = at_time,
-    identity_data = new_metadata || pg_catalog.jsonb_build_object(
-      'sub', of_user, 'email', identity_data -> 'email', 'email_verified', false,
+    identity_data = u.raw_user_meta_data || pg_catalog.jsonb_build_object(
+      'sub', of_user, 'email', i.identity_data -> 'email', 'email_verified', false,
       'phone_verified', false)
-  where user_id = of_user
+  from auth.users u
+  where u.id = of_user and i.user_id = of_user
 $$;
 
 -- The first password of an account that was begun without one, by a mail that nobody has followed.
@@ -43,8 +51,8 @@ $$;
 
 -- A new token in the place of the older one of its kind that the same requester has asked for, and
 -- the mail that carries it. Others' tokens stay, some of each. The mail's id; null when there is no
--- such user, or its address is another one by now: then there is no token and no mail, but a line in
--- the trail all the same, so that the statement takes as long.
+-- such user, or its address is another one by now: then there is no token and no mail, but a line
+-- in the trail all the same, so that the statement takes as long.
 create function auth.put_one_time_token(
   of_user uuid, of_kind text, new_link_hash bytea, new_code_hash bytea, address text,
   to_redirect text, challenge text, challenge_method text, at_time timestamptz, life interval,
@@ -142,9 +150,9 @@ $$;
 --                the session was started if its id was given, and `account` is its user
 create function auth.redeem_one_time_token(
   given_link bytea, given_address text, kinds text[], code_hashes bytea[], tries_max integer,
-  failures_key text, failures_max integer, only_user uuid, is_change_secure boolean, auth_code_hash bytea, auth_code_life interval,
-  at_time timestamptz, from_ip text, agent text, session_id uuid, session_nonce bytea,
-  is_single boolean,
+  failures_key text, failures_max integer, only_user uuid, is_change_secure boolean,
+  auth_code_hash bytea, auth_code_life interval, at_time timestamptz, from_ip text, agent text,
+  session_id uuid, session_nonce bytea, is_single boolean,
   out outcome text, out of_kind text, out of_user uuid, out to_redirect text, out is_flow boolean,
   out method text, out account jsonb)
 language plpgsql set search_path = '' as $$
@@ -158,7 +166,8 @@ begin
   perform from auth.users x
   where x.id in (
     select o.user_id from auth.one_time_tokens o
-    where o.kind = any (kinds) and (o.link_hash = given_link or o.relates_to = lower(given_address)))
+    where o.kind = any (kinds)
+      and (o.link_hash = given_link or o.relates_to = lower(given_address)))
   order by x.id
   for no key update;
 
@@ -227,11 +236,7 @@ begin
     if is_first and t.kind in ('magiclink', 'recovery', 'invite') then
       -- Whoever made the account has not shown that the address is theirs. Who has now may be
       -- somebody else, and the first one's ways in and words are not left to them.
-      perform auth.reclaim_user(
-        u.id, null,
-        case t.kind when 'invite' then u.raw_user_meta_data
-          else coalesce(t.user_metadata, '{}') end,
-        at_time);
+      perform auth.reclaim_user(u.id, null, coalesce(t.user_metadata, '{}'), at_time);
     end if;
     if is_first then
       update auth.users set email_confirmed_at = at_time, updated_at = at_time where id = u.id;
@@ -257,8 +262,8 @@ begin
   elsif session_id is not null then
     select s.account into account
     from auth.start_session(
-      u.id, session_id, session_nonce, at_time, method, null, 'aal1', null, null, is_single,
-      from_ip, agent, null, null, null) s;
+      u.id, session_id, session_nonce, at_time, method, null, is_single,
+      from_ip, agent, null, null) s;
   end if;
 end
 $$;
@@ -273,6 +278,9 @@ declare
   confirmed integer := u.email_change_confirm_status
     | case by_kind when 'email_change_current' then 1 else 2 end;
   sufficient integer := case when is_secure and coalesce(u.email, '') <> '' then 3 else 2 end;
+  violated text;
+  violated_schema text;
+  outcome text;
 begin
   if confirmed & sufficient <> sufficient then
     update auth.users set email_change_confirm_status = confirmed where id = u.id;
@@ -291,27 +299,19 @@ begin
      'email', at_time, at_time)
   on conflict (provider_id, provider) do update
   set identity_data = i.identity_data || excluded.identity_data, updated_at = at_time;
-  update auth.users
-  set raw_app_meta_data = raw_app_meta_data || pg_catalog.jsonb_build_object(
-    'provider', coalesce(raw_app_meta_data ->> 'provider', 'email'),
-    'providers', (
-      select pg_catalog.jsonb_agg(i.provider order by i.created_at, i.id)
-      from auth.identities i
-      where i.user_id = u.id))
-  where id = u.id;
+  perform auth.note_providers(u.id, at_time);
   -- Mailed to the old address.
   delete from auth.one_time_tokens where user_id = u.id;
   perform auth.write_audit('user_modified', 'user', u.id, at_time, from_ip, null);
   return 'redeemed';
 exception
   when unique_violation then
-    if exists (
-      select from auth.users x
-      where lower(x.email) = lower(u.email_change) and x.id <> u.id and x.deleted_at is null)
-    then
-      return 'email_exists';
+    get stacked diagnostics violated = constraint_name, violated_schema = schema_name;
+    outcome := auth.what_exists(violated_schema, violated);
+    if outcome is null then
+      raise;
     end if;
-    raise;
+    return outcome;
 end
 $$;
 

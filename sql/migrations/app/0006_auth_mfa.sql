@@ -2,9 +2,9 @@
 -- nothing of two at once is decided by what the other has changed. Time is an argument of each.
 -- Lock: none; everything is new.
 
--- The outcome is enrolled, with the user's address or id for the app's label, or gone (the session),
--- banned, anonymous, insufficient_aal, name_conflict, too_many. Factors that were begun, and not
--- verified in time, go.
+-- The outcome is enrolled, with the user's address or id for the app's label, or gone (the
+-- session), banned, anonymous, insufficient_aal, name_conflict, too_many. Factors that were begun,
+-- and not verified in time, go.
 create function auth.enrol_factor(
   of_user uuid, of_session uuid, new_id uuid, name text, sealed bytea, at_time timestamptz,
   unverified_life interval, count_max integer, from_ip text, out outcome text, out label text)
@@ -77,11 +77,12 @@ $$;
 
 -- A try, counted before the code is looked at, so that tries at once are not free. The outcome is
 -- open, with the factor's secret, or gone (the session), limited (wait_s; with limit_burst),
--- not_found (the factor), unknown (the challenge), mismatch, expired, exhausted. The account's limit
--- is taken by what is a try at all.
+-- not_found (the factor), unknown (the challenge), mismatch, expired, exhausted. The account's
+-- limit is taken by what is a try at all.
 create function auth.try_challenge(
-  of_user uuid, of_session uuid, of_factor uuid, of_challenge uuid, at_time timestamptz, challenge_life interval,
-  tries_max integer, from_ip text, limit_key text, limit_every interval, limit_burst integer,
+  of_user uuid, of_session uuid, of_factor uuid, of_challenge uuid, at_time timestamptz,
+  challenge_life interval, tries_max integer, from_ip text, limit_key text, limit_every interval,
+  limit_burst integer,
   out outcome text, out sealed bytea, out wait_s double precision)
 language plpgsql set search_path = '' as $$
 declare
@@ -156,8 +157,9 @@ begin
 end
 $$;
 
--- Without a session it is an administrator who does it. What the factor made aal2 is aal1 again. The
--- outcome is unenrolled, with the factor as it was, or gone, banned, not_found, insufficient_aal.
+-- Without a session it is an administrator who does it. What the factor made aal2 is aal1 again.
+-- The outcome is unenrolled, with the factor as it was, or gone, banned, not_found,
+-- insufficient_aal.
 create function auth.unenrol_factor(
   of_user uuid, of_session uuid, of_factor uuid, at_time timestamptz, from_ip text,
   out outcome text, out factor jsonb)
@@ -200,17 +202,4 @@ begin
   outcome := 'unenrolled';
   factor := auth.factor_json(f);
 end
-$$;
-
-create function auth.factor_json(f auth.mfa_factors) returns jsonb
-language sql stable parallel safe set search_path = '' as $$
-  select pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-    'id', f.id,
-    'friendly_name', nullif(f.friendly_name, ''),
-    'factor_type', f.factor_type,
-    'status', f.status,
-    'phone', f.phone,
-    'created_at', f.created_at,
-    'updated_at', f.updated_at,
-    'last_challenged_at', f.last_challenged_at))
 $$;

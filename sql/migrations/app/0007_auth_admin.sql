@@ -44,6 +44,7 @@ begin
       and not (is_phone_confirmed and new_phone is not null),
     raw_app_meta_data = auth.merge_metadata(raw_app_meta_data, changes -> 'app_metadata'),
     raw_user_meta_data = auth.merge_metadata(raw_user_meta_data, changes -> 'user_metadata'),
+    given_user_meta_data = auth.merge_metadata(given_user_meta_data, changes -> 'user_metadata'),
     banned_until = case when changes ? 'banned_until_s' then ban else banned_until end,
     updated_at = at_time
   where id = of_user;
@@ -83,15 +84,9 @@ begin
       identity_data = i.identity_data || pg_catalog.jsonb_build_object(
         'phone', new_phone, 'phone_verified', is_phone_confirmed);
   end if;
-  update auth.users x
-  set raw_app_meta_data = x.raw_app_meta_data || pg_catalog.jsonb_build_object(
-    'provider', coalesce(x.raw_app_meta_data ->> 'provider', known.providers ->> 0),
-    'providers', known.providers)
-  from (
-    select pg_catalog.jsonb_agg(i.provider order by i.created_at, i.provider) as providers
-    from auth.identities i where i.user_id = of_user) known
-  where x.id = of_user and known.providers is not null
-    and (new_email is not null or new_phone is not null or new_hash is not null);
+  if new_email is not null or new_phone is not null or new_hash is not null then
+    perform auth.note_providers(of_user, at_time);
+  end if;
 
   if new_hash is not null or ban > at_time or changes ->> 'role' <> u.role then
     delete from auth.sessions where user_id = of_user;
@@ -112,17 +107,15 @@ begin
 exception
   when unique_violation then
     get stacked diagnostics violated = constraint_name, violated_schema = schema_name;
-    outcome := case when violated_schema = 'auth' then case violated
-      when 'users_email' then 'email_exists'
-      when 'users_phone' then 'phone_exists' end end;
+    outcome := auth.what_exists(violated_schema, violated);
     if outcome is null then
       raise;
     end if;
 end
 $$;
 
--- Softly: the row stays for what refers to it, without anything that tells whose it was. The outcome
--- is deleted or not_found.
+-- Softly: the row stays for what refers to it, without anything that tells whose it was. The
+-- outcome is deleted or not_found.
 create function auth.delete_user(
   of_user uuid, is_soft boolean, at_time timestamptz, from_ip text)
 returns text
@@ -144,13 +137,10 @@ begin
     update auth.users
     set deleted_at = at_time, updated_at = at_time, email = null, phone = null,
       email_change = null, phone_change = null, encrypted_password = null,
-      raw_app_meta_data = '{}', raw_user_meta_data = '{}'
+      raw_app_meta_data = '{}', raw_user_meta_data = '{}', given_user_meta_data = '{}'
     where id = of_user;
     delete from auth.identities where user_id = of_user;
-    delete from auth.sessions where user_id = of_user;
-    delete from auth.mfa_factors where user_id = of_user;
-    delete from auth.one_time_tokens where user_id = of_user;
-    delete from auth.flow_state where user_id = of_user or linking_user_id = of_user;
+    perform auth.close_ways_in(of_user);
   end if;
   return 'deleted';
 end

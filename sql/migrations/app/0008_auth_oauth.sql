@@ -3,32 +3,6 @@
 -- same way round everywhere. Time is an argument.
 -- Lock: none; everything is new.
 
--- Who is signed out, or thrown out, does not come back by a link that was under way.
-alter table auth.flow_state
-  add column linking_session_id uuid references auth.sessions on delete cascade;
-
-create index flow_state_linking_session_id on auth.flow_state (linking_session_id);
-
--- app_metadata's provider and providers, after the user's identities have changed.
-create function auth.note_providers(of_user uuid, at_time timestamptz) returns void
-language sql set search_path = '' as $$
-  update auth.users u
-  set updated_at = at_time,
-    raw_app_meta_data = u.raw_app_meta_data || pg_catalog.jsonb_build_object(
-      'provider', coalesce(to_jsonb(p.names[1]), u.raw_app_meta_data -> 'provider'),
-      'providers', to_jsonb(p.names))
-  from (
-    select coalesce(pg_catalog.array_agg(d.provider order by d.first_at, d.provider), '{}') as names
-    from (
-      select i.provider, min(i.created_at) as first_at
-      from auth.identities i
-      where i.user_id = of_user
-      group by i.provider
-    ) d
-  ) p
-  where u.id = of_user
-$$;
-
 -- Whether somebody has shown that the user's address is theirs: to us by a mail, or to a provider.
 -- An address that counts as confirmed without a mail is shown by nobody.
 create function auth.is_email_proven(u auth.users) returns boolean
@@ -43,10 +17,7 @@ $$;
 create function auth.evict(of_user uuid, at_time timestamptz, from_ip text, traits jsonb)
 returns void
 language sql set search_path = '' as $$
-  select auth.reclaim_user(
-    of_user, null, case when u.invited_at is null then '{}' else u.raw_user_meta_data end, at_time)
-  from auth.users u
-  where u.id = of_user;
+  select auth.reclaim_user(of_user, null, '{}', at_time);
   update auth.users
   set phone = null, phone_confirmed_at = null, phone_change = null
   where id = of_user;
@@ -167,7 +138,7 @@ begin
       pg_catalog.jsonb_build_object(
         'provider', of_provider, 'providers', pg_catalog.jsonb_build_array(of_provider)),
       case when octet_length(data::text) <= bytes_max then data else '{}' end,
-      of_provider, of_provider_id, data, at_time, from_ip, 'user_signedup') c;
+      of_provider, of_provider_id, data, at_time, from_ip) c;
     if outcome = 'created' then
       return;
     end if;
@@ -176,8 +147,8 @@ begin
 end
 $$;
 
--- Signs in with what a provider vouches for: as resolve_identity, and then either a code is kept for
--- the client to exchange, or the session is started and `account` is its user.
+-- Signs in with what a provider vouches for: as resolve_identity, and then either a code is kept
+-- for the client to exchange, or the session is started and `account` is its user.
 create function auth.sign_in_with_identity(
   of_provider text, of_provider_id text, data jsonb, verified_email text, is_email_optional boolean,
   may_create boolean, bytes_max integer, at_time timestamptz, from_ip text, agent text,
@@ -199,8 +170,8 @@ begin
   if new_code_hash is null then
     select s.account into account
     from auth.start_session(
-      who, session_id, session_nonce, at_time, 'oauth', of_provider, 'aal1', null, null, is_single,
-      from_ip, agent, null, null, null) s;
+      who, session_id, session_nonce, at_time, 'oauth', of_provider, is_single, from_ip, agent,
+      null, null) s;
     return;
   end if;
   insert into auth.flow_state
@@ -229,14 +200,16 @@ $$;
 --   gone, banned
 --   insufficient_aal  the session has not proved the user's second factor
 create function auth.link_identity(
-  to_user uuid, in_session uuid, of_provider text, of_provider_id text, data jsonb, verified_email text,
-  bytes_max integer, at_time timestamptz, from_ip text)
+  to_user uuid, in_session uuid, of_provider text, of_provider_id text, data jsonb,
+  verified_email text, bytes_max integer, at_time timestamptz, from_ip text)
 returns text
 language plpgsql set search_path = '' as $$
 declare
   u auth.users;
   owner uuid;
   violated text;
+  violated_schema text;
+  outcome text;
 begin
   perform auth.lock_identity(of_provider, of_provider_id);
   if verified_email is not null then
@@ -272,17 +245,18 @@ begin
   return 'linked';
 exception
   when unique_violation then
-    get stacked diagnostics violated = constraint_name;
-    if violated = 'users_email' then
-      return 'email_exists';
+    get stacked diagnostics violated = constraint_name, violated_schema = schema_name;
+    outcome := auth.what_exists(violated_schema, violated);
+    if outcome is null then
+      raise;
     end if;
-    raise;
+    return outcome;
 end
 $$;
 
 -- What a code is worth, once: it is gone whatever comes of it. `given_s256` and `given_plain` are
--- the challenges that the client's verifier would have had. With the outcome `started`, `account` is
--- the session's user, and method, provider and the two tokens are of the sign-in. Else it is
+-- the challenges that the client's verifier would have had. With the outcome `started`, `account`
+-- is the session's user, and method, provider and the two tokens are of the sign-in. Else it is
 -- not_found, expired, bad_verifier, or what link_identity and start_session tell.
 create function auth.exchange_code(
   given_hash bytea, given_s256 text, given_plain text, bytes_max integer, at_time timestamptz,
@@ -307,8 +281,8 @@ begin
   if f.linking_user_id is not null then
     -- Only now: who holds the verifier is who has asked for it.
     outcome := auth.link_identity(
-      f.linking_user_id, f.linking_session_id, f.provider, f.identity ->> 'provider_id', f.identity -> 'data',
-      f.identity ->> 'verified_email', bytes_max, at_time, from_ip);
+      f.linking_user_id, f.linking_session_id, f.provider, f.identity ->> 'provider_id',
+      f.identity -> 'data', f.identity ->> 'verified_email', bytes_max, at_time, from_ip);
     if outcome <> 'linked' then
       return;
     end if;
@@ -320,7 +294,7 @@ begin
   select s.outcome, s.account into outcome, account
   from auth.start_session(
     coalesce(f.linking_user_id, f.user_id), session_id, session_nonce, at_time, method, provider,
-    'aal1', null, null, is_single, from_ip, agent, null, null, null) s;
+    is_single, from_ip, agent, null, null) s;
 end
 $$;
 

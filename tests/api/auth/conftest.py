@@ -43,5 +43,11 @@ async def configure(app: AppRuntime, **patch: Any) -> None:
 async def new_user(app: AppRuntime, email: str = "ana@example.com") -> str:
     """The id of a confirmed user."""
     new = NewUser(id=users.new_id(), email=email, is_email_confirmed=True)
-    await users.create(app, new, caller=at())
+    await make_user(app, new, caller=at())
     return new.id
+
+
+async def make_user(app: AppRuntime, new: NewUser, *, caller: Caller) -> None:
+    """Raises what `users.created` does."""
+    (result,) = await app.service.run(users.create_statement(new, caller=caller))
+    users.created(result)

@@ -1,13 +1,12 @@
 import asyncio
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth import limits
 from butterbase.api.auth.config import Limit
-from butterbase.api.auth.errors import OverEmailSendRateLimitError, OverRequestRateLimitError
+from butterbase.api.auth.errors import OverRequestRateLimitError
 from tests.api.auth.conftest import NOW_S
 
 TWO = Limit(count=6, per_s=60, burst=2)
@@ -52,13 +51,6 @@ async def test_a_limit_that_was_made_stricter_holds_at_once(runtime: AppRuntime)
     for _ in range(500):
         await taken(runtime, "k", NOW_S, generous)
     assert await taken(runtime, "k", NOW_S, Limit(count=1, per_s=60, burst=1)) > 0
-
-
-async def test_too_much_mail_is_told_as_such(runtime: AppRuntime) -> None:
-    for _ in range(2):
-        await limits.take_email(runtime, "k", TWO, now_s=NOW_S)
-    with pytest.raises(OverEmailSendRateLimitError):
-        await limits.take_email(runtime, "k", TWO, now_s=NOW_S)
 
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))

@@ -32,7 +32,7 @@ from butterbase.api.auth import sessions, users
 from butterbase.api.auth.errors import AuthError
 from butterbase.api.auth.users import NewUser
 from butterbase.sql.pipeline import Statement
-from tests.api.auth.conftest import NOW_S, at, configure, runtime_of
+from tests.api.auth.conftest import NOW_S, at, configure, make_user, runtime_of
 from tests.installation import Installation
 
 GRACE_S = 10
@@ -92,7 +92,7 @@ class SessionMachine(RuleBasedStateMachine):
             new = NewUser(
                 id=users.new_id(), email=f"{users.new_id()}@example.com", is_email_confirmed=True
             )
-            self.run(users.create(self.app, new, caller=at(self.now)))
+            self.run(make_user(self.app, new, caller=at(self.now)))
             self.users.append(new.id)
         self.configure(timebox_s=timebox_s, inactivity_s=inactivity_s, is_single_per_user=is_single)
 

@@ -22,7 +22,6 @@ from butterbase.api.auth.errors import (
     SessionNotFoundError,
     UserBannedError,
 )
-from butterbase.sql.pipeline import Statement
 from tests.api.auth.conftest import NOW_S, at, configure, new_user
 from tests.installation import Installation
 
@@ -237,19 +236,6 @@ async def test_a_session_does_not_start_by_a_password_that_was_changed_meanwhile
         await sessions.issue(
             runtime, user_id, method="password", caller=at(), old_password_hash="old"
         )
-
-
-async def test_what_goes_before_a_session_is_undone_when_it_does_not_start(
-    runtime: AppRuntime, installation: Installation
-) -> None:
-    user_id = await new_user(runtime)
-    rows(installation, "update auth.users set banned_until = 'infinity' returning id")
-    confirm = Statement(
-        b"update auth.users set invited_at = now() where id = $1", [user_id.encode()]
-    )
-    with pytest.raises(UserBannedError):
-        await sessions.issue(runtime, user_id, method="otp", caller=at(), before=[confirm])
-    assert rows(installation, "select invited_at from auth.users") == [(None,)]
 
 
 async def test_an_upgraded_session_is_the_same_one_and_its_old_tokens_are_void(

@@ -1,156 +1,31 @@
-"""The admin API over HTTP: users, their sessions and factors, and the trail."""
+"""Users as administrators make, change, delete and list them."""
 
 import re
 from typing import Any
 
 import argon2
 import bcrypt
-import httpx
 import psycopg
 import pytest
 
 from butterbase.api.auth.passwords import Passwords
+from tests.api.auth.admin.conftest import (
+    ANA,
+    NOBODY,
+    call,
+    create,
+    modify,
+    refresh,
+    refused,
+    sign_in,
+)
 from tests.api.conftest import Api
-
-ANA = {"email": "ana@example.com", "password": "correct horse"}
-NOBODY = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-
-
-async def call(
-    api: Api, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> httpx.Response:
-    return await api.client.request(
-        method,
-        f"/auth/v1/{path}",
-        json=body,
-        headers=api.service if headers is None else headers,
-    )
-
-
-async def create(api: Api, **body: Any) -> dict[str, Any]:
-    answer = await call(api, "POST", "admin/users", body)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-async def modify(api: Api, user: dict[str, Any], **body: Any) -> dict[str, Any]:
-    answer = await call(api, "PUT", f"admin/users/{user['id']}", body)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-async def sign_in(api: Api, email: str, password: str) -> httpx.Response:
-    return await call(
-        api, "POST", "token?grant_type=password", {"email": email, "password": password}, api.anon
-    )
-
-
-async def refresh(api: Api, session: dict[str, Any]) -> httpx.Response:
-    body = {"refresh_token": session["refresh_token"]}
-    return await call(api, "POST", "token?grant_type=refresh_token", body, api.anon)
-
-
-def refused(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error_code"]
 
 
 def execute(api: Api, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     with psycopg.connect(api.installation.main.dsn, autocommit=True) as conn:
         cursor = conn.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "admin/users"),
-        ("POST", "admin/users"),
-        ("GET", f"admin/users/{NOBODY}"),
-        ("PUT", f"admin/users/{NOBODY}"),
-        ("DELETE", f"admin/users/{NOBODY}"),
-        ("GET", f"admin/users/{NOBODY}/factors"),
-        ("PUT", f"admin/users/{NOBODY}/factors/{NOBODY}"),
-        ("DELETE", f"admin/users/{NOBODY}/factors/{NOBODY}"),
-        ("GET", f"admin/users/{NOBODY}/sessions"),
-        ("DELETE", f"admin/users/{NOBODY}/sessions"),
-        ("DELETE", f"admin/users/{NOBODY}/sessions/{NOBODY}"),
-        ("POST", f"admin/users/{NOBODY}/logout"),
-        ("GET", "admin/audit"),
-        ("POST", "admin/generate_link"),
-        ("POST", "invite"),
-    ],
-)
-async def test_nobody_else_is_an_administrator(api: Api, method: str, path: str) -> None:
-    user = await api.sign_up("ana@example.com")
-    for headers in (api.anon, user):
-        answer = await call(api, method, path, {}, headers)
-        assert refused(answer) == (403, "not_admin")
-        assert answer.json()["msg"] == "User not allowed"
-
-
-async def test_an_app_key_with_the_scope_admin_is_an_administrator(api: Api) -> None:
-    body = {"name": "backend", "scopes": ["admin"]}
-    key = (await api.client.post("/keys", json=body, headers=api.service)).json()["key"]
-    answer = await call(api, "GET", "admin/users", headers={"apikey": key})
-    assert (answer.status_code, answer.json()["users"]) == (200, [])
-    body["scopes"] = ["data", "ai", "functions"]
-    key = (await api.client.post("/keys", json=body, headers=api.service)).json()["key"]
-    answer = await call(api, "GET", "admin/users", headers={"apikey": key})
-    assert refused(answer) == (403, "insufficient_scope")
-
-
-async def test_an_app_key_makes_nobody_a_service_role(api: Api) -> None:
-    body = {"name": "backend", "scopes": ["admin"]}
-    key = (await api.client.post("/keys", json=body, headers=api.service)).json()["key"]
-    user = {**ANA, "email_confirm": True, "role": "service_role"}
-    refusal = await call(api, "POST", "admin/users", user, {"apikey": key})
-    assert refused(refusal) == (403, "not_admin")
-    made = await create(api, **ANA)
-    changed = await call(api, "PUT", f"admin/users/{made['id']}", user, {"apikey": key})
-    assert refused(changed) == (403, "not_admin")
-
-
-async def test_an_app_key_does_not_become_a_service_role_that_is_there(api: Api) -> None:
-    """It sets a password, makes a link or reads a mail, and signs in as the administrator."""
-    body = {"name": "backend", "scopes": ["admin"]}
-    key = {"apikey": (await api.client.post("/keys", json=body, headers=api.service)).json()["key"]}
-    boss = await create(api, **ANA, email_confirm=True, role="service_role")
-    other = await create(api, email="ben@example.com", email_confirm=True)
-    user, email = f"admin/users/{boss['id']}", ANA["email"]
-    for method, path, asked in [
-        ("PUT", user, {"password": "another horse"}),
-        ("PUT", user, {"email": "eve@example.com"}),
-        ("DELETE", user, {}),
-        ("DELETE", f"{user}/factors/{NOBODY}", {}),
-        ("POST", "admin/generate_link", {"type": "recovery", "email": f" {email.upper()} "}),
-        ("POST", "admin/generate_link", {"type": "magiclink", "email": email}),
-        ("POST", "invite", {"email": email}),
-        ("PUT", "admin/settings", {"hooks": {"custom_access_token": "public.f"}}),
-        ("PUT", "admin/settings", {"mail": {"smtp": {"host": "evil.example"}}}),
-        ("PUT", "admin/settings", {"providers": {"x": {"client_id": "x"}}}),
-    ]:
-        assert refused(await call(api, method, path, asked, key)) == (403, "not_admin"), path
-    for address in (email, "ben@example.com"):
-        await call(api, "POST", "recover", {"email": address}, api.anon)
-    mails = (await call(api, "GET", "admin/outbox", headers=key)).json()["mails"]
-    assert {mail["recipient"]: mail["text"] is None for mail in mails} == {
-        email: True,
-        "ben@example.com": False,
-    }
-    mails = (await call(api, "GET", "admin/outbox")).json()["mails"]
-    assert all(mail["text"] for mail in mails)
-    changed = await call(api, "PUT", f"admin/users/{other['id']}", {"password": "a horse"}, key)
-    assert changed.status_code == 200
-    allowed = {"is_anonymous_enabled": True}
-    assert (await call(api, "PUT", "admin/settings", allowed, key)).status_code == 200
-
-
-async def test_an_app_key_sets_no_hook(api: Api) -> None:
-    body = {"name": "backend", "scopes": ["admin"]}
-    key = {"apikey": (await api.client.post("/keys", json=body, headers=api.service)).json()["key"]}
-    hooks = {"hooks": {"custom_access_token": "public.f"}}
-    assert refused(await call(api, "PUT", "admin/settings", hooks, key)) == (403, "not_admin")
-    assert (await call(api, "PUT", "admin/settings", hooks)).status_code == 200
 
 
 async def test_a_user_who_is_created_may_sign_in(api: Api) -> None:
@@ -401,88 +276,3 @@ async def test_what_is_no_id_or_nobodys_is_404(api: Api) -> None:
     for path in ("factors", "sessions"):
         answer = await call(api, "GET", f"admin/users/{NOBODY}/{path}")
         assert refused(answer) == (404, "user_not_found")
-
-
-async def test_sessions_are_listed_and_ended_one_by_one(api: Api) -> None:
-    made = await create(api, **ANA, email_confirm=True)
-    kept, ended = (await sign_in(api, **ANA)).json(), (await sign_in(api, **ANA)).json()
-    path = f"admin/users/{made['id']}/sessions"
-    listed = (await call(api, "GET", path)).json()["sessions"]
-    assert len(listed) == 2
-    assert not {"refresh_nonce", "refresh_counter"} & set(listed[0])
-    assert (listed[0]["aal"], listed[0]["ip"]) == ("aal1", "127.0.0.1")
-    gone = await call(api, "DELETE", f"{path}/{listed[0]['id']}")
-    assert gone.status_code == 204
-    assert (await refresh(api, ended)).status_code == 400
-    assert (await refresh(api, kept)).status_code == 200
-    again = await call(api, "DELETE", f"{path}/{listed[0]['id']}")
-    assert refused(again) == (404, "session_not_found")
-
-
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "sessions"), ("POST", "logout")])
-async def test_all_sessions_of_a_user_are_ended(api: Api, method: str, path: str) -> None:
-    made = await create(api, **ANA, email_confirm=True)
-    session = (await sign_in(api, **ANA)).json()
-    other = await api.sign_up("bob@example.com")
-    answer = await call(api, method, f"admin/users/{made['id']}/{path}")
-    assert answer.status_code == 204
-    assert (await refresh(api, session)).status_code == 400
-    assert (await call(api, "GET", "user", headers=other)).status_code == 200
-
-
-async def test_factors_are_listed_renamed_and_removed(api: Api) -> None:
-    user = await api.sign_up("ana@example.com")
-    me = (await call(api, "GET", "user", headers=user)).json()
-    for name in ("phone", "tablet"):
-        body = {"factor_type": "totp", "friendly_name": name}
-        assert (await call(api, "POST", "factors", body, user)).status_code == 200
-    path = f"admin/users/{me['id']}/factors"
-    phone, _ = listed = (await call(api, "GET", path)).json()
-    assert [factor["friendly_name"] for factor in listed] == ["phone", "tablet"]
-    renamed = await call(api, "PUT", f"{path}/{phone['id']}", {"friendly_name": "old phone"})
-    assert (renamed.status_code, renamed.json()["friendly_name"]) == (200, "old phone")
-    taken = await call(api, "PUT", f"{path}/{phone['id']}", {"friendly_name": "tablet"})
-    assert refused(taken) == (422, "mfa_factor_name_conflict")
-    removed = await call(api, "DELETE", f"{path}/{phone['id']}")
-    assert (removed.status_code, removed.json()["id"]) == (200, phone["id"])
-    for method in ("PUT", "DELETE"):
-        answer = await call(api, method, f"{path}/{phone['id']}", {})
-        assert refused(answer) == (404, "mfa_factor_not_found")
-    assert len((await call(api, "GET", path)).json()) == 1
-
-
-async def test_the_trail_tells_what_was_done_and_no_secrets(api: Api) -> None:
-    made = await create(api, **ANA)
-    await modify(api, made, password="another horse", ban_duration="1h")
-    await call(api, "DELETE", f"admin/users/{made['id']}")
-    trail = await call(api, "GET", "admin/audit?per_page=50")
-    actions = [entry["payload"]["action"] for entry in trail.json()]
-    assert actions == ["user_deleted", "user_banned", "user_signedup"]
-    assert trail.headers["X-Total-Count"] == "3"
-    assert trail.json()[1]["payload"]["traits"]["changed"] == ["banned_until_s", "password_hash"]
-    assert "horse" not in trail.text
-    assert "argon2" not in trail.text
-    assert trail.json()[0]["ip_address"] == "127.0.0.1"
-
-
-async def test_the_trail_is_searched(api: Api) -> None:
-    await create(api, **ANA)
-    await create(api, email="bob@example.com")
-    for query, count in (
-        ("author:ana", 1),
-        ("action:SIGNED", 2),
-        ("type:team", 2),
-        ("type:factor", 0),
-        ("author:%", 0),
-    ):
-        answer = await call(api, "GET", f"admin/audit?query={query}")
-        assert len(answer.json()) == count, query
-    answer = await call(api, "GET", "admin/audit?query=secret:x")
-    assert refused(answer) == (400, "validation_failed")
-
-
-async def test_a_failed_change_leaves_nothing_in_the_trail(api: Api) -> None:
-    made = await create(api, **ANA)
-    await call(api, "DELETE", f"admin/users/{made['id']}/sessions/{NOBODY}")
-    await call(api, "POST", "admin/users", ANA)
-    assert len((await call(api, "GET", "admin/audit")).json()) == 1

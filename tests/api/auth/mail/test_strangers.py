@@ -98,6 +98,37 @@ async def test_the_owners_words_replace_the_strangers(post: Post) -> None:
     assert session.json()["user"]["user_metadata"] == {"name": "Ana"}
 
 
+GIVEN = {"team": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("admin/users", {"user_metadata": GIVEN}),
+        ("admin/users", {"user_metadata": GIVEN, "password": PASSWORD}),
+        ("admin/generate_link", {"type": "magiclink", "data": GIVEN}),
+        ("admin/generate_link", {"type": "signup", "data": GIVEN, "password": PASSWORD}),
+        ("invite", {"data": GIVEN}),
+    ],
+)
+async def test_what_an_administrator_says_of_a_user_stays(
+    post: Post, path: str, body: dict[str, Any]
+) -> None:
+    assert (await admin(post, path, email=ANA, **body)).status_code == 200
+    if path == "invite":
+        await post.mail()
+    strangers = {"team": "mine", "name": "stranger"}
+    signed_up = await post.ask(
+        "signup", {"email": ANA, "password": "the stranger's", "data": strangers}
+    )
+    assert signed_up.status_code == 200
+    await post.mail()
+    post.forget_limits()
+    assert (await post.ask("otp", {"email": ANA, "data": {"name": "Ana"}})).status_code == 200
+    opened = await post.verify(type="email", email=ANA, token=(await post.mail()).code)
+    assert opened.json()["user"]["user_metadata"] == {"team": "x", "name": "Ana"}
+
+
 async def test_who_signs_up_after_a_strangers_mail_has_the_password_and_the_account(
     post: Post,
 ) -> None:

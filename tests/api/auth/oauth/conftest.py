@@ -16,7 +16,11 @@ from tests.api.conftest import Api, running
 from tests.installation import Installation
 
 SITE = "https://app.example"
+
+
 ANA = "ana@example.com"
+
+
 VERIFIER = "v" * 43
 
 
@@ -196,3 +200,24 @@ async def world(installation: Installation, issuer: Issuer) -> AsyncIterator[Wor
         yield world
         for client in world.browsers:
             await client.aclose()
+
+
+BEN = "ben@example.com"
+
+
+async def follow(browser: Browser, began: str) -> Landing:
+    answer = await browser.visit(began)
+    assert answer.status_code == 302, answer.text
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    return await browser.land(await browser.consent(answer.headers["Location"]))
+
+
+def providers_of(user: dict[str, Any]) -> list[str]:
+    return [identity["provider"] for identity in user["identities"]]
+
+
+def identity_id(session: dict[str, Any], provider: str) -> str:
+    (found,) = (
+        one["identity_id"] for one in session["user"]["identities"] if one["provider"] == provider
+    )
+    return str(found)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from butterbase.api.auth.config import Provider as Settings
-from butterbase.api.auth.errors import ProviderUnreachableError
 from butterbase.api.auth.oauth import http as http_module
 from butterbase.api.auth.oauth.discovery import FRESH_S, REFETCH_S, STALE_S, Discovery
-from butterbase.api.auth.oauth.errors import BadIdTokenError
+from butterbase.api.auth.oauth.errors import BadIdTokenError, ProviderUnreachableError
 from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.oauth.id_tokens import Header
 from butterbase.api.auth.oauth.providers import Provider, find_provider

@@ -3,7 +3,7 @@
 import pytest
 
 from butterbase.api.auth.config import Provider as Settings
-from butterbase.api.auth.errors import ProviderDisabledError
+from butterbase.api.auth.oauth.errors import ProviderDisabledError
 from butterbase.api.auth.oauth.providers import KNOWN, find_by_issuer
 from tests.api.auth.oauth.test_profiles import provider
 
