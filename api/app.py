@@ -80,7 +80,8 @@ class Lifespan:
         await self._control.open()
         self._tasks = [
             asyncio.create_task(self._apps.follow_schemas()),
-            asyncio.create_task(sweep(self._apps, self._cluster)),
+            asyncio.create_task(self._apps.follow_settings()),
+            asyncio.create_task(sweep(self._apps, self._cluster, self._operators.runtime)),
         ]
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
@@ -123,7 +124,7 @@ def create_app(
     auth_problems.add_handlers(app)
 
     app.add_route("/healthz", LiveResource())
-    app.add_route("/readyz", ReadyResource(apps))
+    app.add_route("/readyz", ReadyResource(apps, operators))
     parts = AuthParts(passwords, OutgoingMails(), Exchange(providers, Discovery(providers)))
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from butterbase.api.auth.app_auth import AppAuth, app_auth
+from butterbase.api.auth.config_store import CACHED_S
 from butterbase.api.auth.keys import AppKeys, app_keys
 from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.tokens import Tokens
@@ -17,6 +18,7 @@ from butterbase.api.settings import ApiSettings
 from butterbase.projections.schema_announcer import CHANNEL
 from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.cluster import Cluster, LoginRole, app_authenticator, app_service
+from butterbase.sql.errors import ButterbaseError
 from butterbase.sql.listening import Listener
 from butterbase.sql.pipeline import Executor, Statement
 from butterbase.sql.relations.holder import SchemaCacheHolder
@@ -101,6 +103,15 @@ class Apps:
         await Listener(
             dsn, CHANNEL, hear=self._reload, on_listening=lambda: self._reload(*self._opened)
         ).run()
+
+    async def follow_settings(self) -> None:
+        """Hear of rotated keys also where requests need no settings, until cancelled."""
+        while True:
+            await asyncio.sleep(CACHED_S)
+            for app in list(self._known.values()):
+                if app.tokens.take_use():
+                    with suppress(ButterbaseError):  # tokens are judged as before, till next time
+                        await app.auth.configs.get()
 
     def _reload(self, *app_ids: str) -> None:
         for app_id in app_ids:

@@ -8,6 +8,7 @@ from falcon.asgi import Request, Response
 from msgspec import Struct, structs
 
 from butterbase.api.apps import Apps
+from butterbase.api.operators.operators import Operators
 from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import SERVICE_ROLE
@@ -22,7 +23,7 @@ LAG_BYTES_MAX = 64 * 1024**2
 
 class SlotHealth(Struct, frozen=True):
     database: str | None
-    """Told to the service key alone."""
+    """Told to the service key and to operators alone."""
     active: bool
     lag_bytes: int
 
@@ -46,8 +47,9 @@ class LiveResource:
 class ReadyResource:
     is_open = True
 
-    def __init__(self, apps: Apps) -> None:
+    def __init__(self, apps: Apps, operators: Operators) -> None:
         self._apps = apps
+        self._operators = operators
 
     async def on_get(self, req: Request, resp: Response) -> None:
         readiness = await self._read()
@@ -62,10 +64,13 @@ class ReadyResource:
             resp.set_header("Retry-After", "1")
 
     async def _is_operator(self, req: Request) -> bool:
-        """Whether the service key was sent: the names of apps are not for everybody."""
+        """Whether the service key was sent, or an operator's token: apps' names are not for all."""
+        key, now_s = req.get_header("apikey") or "", time.time()
         try:
             app = await self._apps.find(FIRST_APP)
-            claims = app.tokens.verify(req.get_header("apikey") or "", now_s=time.time())
+            claims = await self._operators.verify(key, now_s=now_s) or app.tokens.verify(
+                key, now_s=now_s
+            )
         except ButterbaseError:
             return False
         return claims.role == SERVICE_ROLE

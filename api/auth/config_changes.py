@@ -26,7 +26,10 @@ def patched(
     stored: Document, patch: Document, *, seal: Callable[[str], str], unseal: Callable[[str], str]
 ) -> tuple[Document, AuthConfig]:
     """What is to be stored, and what it means. Raises InvalidAuthBodyError, EmailInvalidError."""
-    patch = deepcopy(patch)
+    try:
+        patch = deepcopy(patch)
+    except RecursionError:
+        raise InvalidAuthBodyError("the settings are nested too deeply") from None
     given = {
         path
         for path, settings in _servers_of(patch).items()

@@ -70,6 +70,7 @@ class Tokens:
             hashlib.sha256(keys.anon.encode()).digest(): claims_for_role(ANON),
             hashlib.sha256(keys.service_role.encode()).digest(): claims_for_role(SERVICE_ROLE),
         }
+        self._is_used = False
         self._key_epoch = 0
         self._base_generation = -1
         self._accepted: dict[str, SigningKey] = {}
@@ -90,8 +91,14 @@ class Tokens:
             self._base_generation = -1  # the keys that are accepted are to be found anew
             self._cache.clear()
 
+    def take_use(self) -> bool:
+        """Whether a token was verified since this was last asked."""
+        is_used, self._is_used = self._is_used, False
+        return is_used
+
     def verify(self, token: str, *, now_s: float) -> Claims:
         """Who the token speaks for. Raises InvalidTokenError, ExpiredTokenError."""
+        self._is_used = True
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         claims = self._cache.get(digest)
         if claims is None:

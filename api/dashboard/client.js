@@ -61,10 +61,11 @@ export function parseJson(text) {
   }
 }
 
-/** Our problem, or OpenAI's error object, in words. */
+/** Our problem, auth's, or OpenAI's error object, in words. */
 export function explain(status, body) {
   const problem = body?.error ?? body;
-  const { message, msg, param, hint, code } = typeof problem === "object" && problem ? problem : {};
+  const { message, msg, param, hint, code: its, error_code: code = its } =
+    typeof problem === "object" && problem ? problem : {};
   const said = [param && `${param}:`, sentence(message || msg || "the server said no more")];
   if (hint) said.push(sentence(`Hint: ${hint}`));
   if (code) said.push(`(${code})`);

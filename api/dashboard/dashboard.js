@@ -3,6 +3,7 @@
 import { CallError, callJson, parseJson, send } from "./client.js";
 import { showConfig, startConfig } from "./config.js";
 import { byId, bytes, count, setRows, setText, setTotals } from "./dom.js";
+import { showMails } from "./mails.js";
 import { endSession, renewed, signIn } from "./operator.js";
 import { startPlayground } from "./playground.js";
 
@@ -13,11 +14,12 @@ const SESSION_ITEM = "butterbase.operator";
 
 let key = sessionStorage.getItem(KEY_ITEM); // of the service role, or an operator's access token
 let session = parseJson(sessionStorage.getItem(SESSION_ITEM) ?? "null");
+let isRefused = false; // the session may have been ended elsewhere
 let leaving = new AbortController(); // aborted when the key is forgotten: late answers are dropped
 
 async function showReadiness() {
   try {
-    const answer = await send("GET", "/readyz");
+    const answer = await send("GET", "/readyz", { headers: key ? { apikey: key } : {} });
     const readiness = parseJson(answer.text);
     if (!Array.isArray(readiness?.slots)) {
       throw new CallError(`/readyz answered ${answer.status} without its report.`);
@@ -34,7 +36,7 @@ async function showReadiness() {
 
 function slotRow(slot) {
   return [
-    slot.database,
+    slot.database ?? "(named when signed in)",
     slot.active
       ? { text: "reading", state: "good" }
       : { text: "not reading", state: "bad" },
@@ -71,7 +73,9 @@ async function showUsage(signal) {
     setRows("usage-model", usageRows(byModel, "not known"), { empty });
     setRows("usage-user", usageRows(byUser, "the app's own keys"), { empty });
   } catch (error) {
-    if (!signal.aborted) setText("usage-error", error.message);
+    if (signal.aborted) return;
+    setText("usage-error", error.message);
+    isRefused = error.status === 401;
   }
 }
 
@@ -89,7 +93,7 @@ async function refresh() {
   const { signal } = leaving;
   if (session) await keepSignedIn();
   const shown = [showReadiness()];
-  if (key) shown.push(showUsage(signal), showConfig(key, signal));
+  if (key) shown.push(showUsage(signal), showConfig(key, signal), showMails(key, signal));
   await Promise.all(shown);
 }
 
@@ -102,7 +106,8 @@ function enter(entered) {
 
 async function keepSignedIn() {
   try {
-    const next = await renewed(session);
+    const next = await renewed(session, isRefused);
+    isRefused = false;
     if (next !== session && !leaving.signal.aborted) enter(next);
   } catch (error) {
     if (error.status >= 400 && error.status < 500) leave(); // else it may be there again soon

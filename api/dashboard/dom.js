@@ -13,7 +13,7 @@ export function setText(id, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** Rows of cells; a cell is text, or { text, number, share, state }. */
+/** Rows of cells; a cell is text, or { text, number, share, state, more }; `more` is folded up. */
 export function setRows(id, rows, { empty }) {
   const body = byId(id);
   if (isShown(body, [rows, empty])) return;
@@ -66,9 +66,9 @@ function row(cells) {
 }
 
 function cell(content) {
-  const { text, number, share, state } =
+  const { text, number, share, state, more } =
     typeof content === "object" ? content : { text: content };
-  const made = element("td", text);
+  const made = more ? folded(text, more) : element("td", text);
   if (number) made.className = "number";
   if (state) made.dataset.state = state;
   if (share !== undefined) {
@@ -77,6 +77,14 @@ function cell(content) {
     bar.style.width = `${(100 * share).toFixed(1)}%`;
     made.append(bar);
   }
+  return made;
+}
+
+function folded(text, more) {
+  const made = element("td");
+  const details = element("details");
+  details.append(element("summary", text), element("pre", more));
+  made.append(details);
   return made;
 }
 

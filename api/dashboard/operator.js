@@ -25,9 +25,9 @@ export async function signIn(email, password, code) {
   });
 }
 
-/** The same session, or the next one where its access token is about to expire. */
-export async function renewed(session) {
-  if (Date.now() / 1000 < session.expires_at - RENEWED_BEFORE_S) return session;
+/** The same session, or the next one where its access token is about to expire, or was refused. */
+export async function renewed(session, isRefused) {
+  if (!isRefused && Date.now() / 1000 < session.expires_at - RENEWED_BEFORE_S) return session;
   return callJson("POST", `${AUTH}/token?grant_type=refresh_token`, {
     value: { refresh_token: session.refresh_token },
   });

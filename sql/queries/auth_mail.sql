@@ -34,6 +34,21 @@ with mails as (
 )
 delete from auth.one_time_tokens where expires_at < now() - make_interval(secs => $1::float8);
 
+-- name: drop_expired
+-- What nobody can use any more. A session is kept for a day after its end: who still refreshes it is
+-- told why it ended.
+with flows as (
+  delete from auth.flow_state where expires_at < now() - interval '1 hour'
+), limits as (
+  delete from auth.rate_limits where tat < now() - interval '1 day'
+)
+delete from auth.sessions s
+using (
+  select max((config #>> '{sessions,timebox_s}')::float8) as timebox_s,
+    max((config #>> '{sessions,inactivity_s}')::float8) as inactivity_s
+  from auth.settings) c
+where auth.why_over(s, now() - interval '1 day', c.timebox_s, c.inactivity_s, false) is not null;
+
 -- name: list_outbox
 -- The newest mails first.
 select

@@ -57,7 +57,8 @@ def build(mail: Mail, sender: Sender, *, now_s: float) -> EmailMessage:
     message["To"] = address_of(mail.recipient)
     message["Subject"] = mail.letter.content.subject
     message["Date"] = format_datetime(datetime.fromtimestamp(now_s, tz=UTC))
-    message["Message-ID"] = f"<{mail.id}@{origin.domain}>"
+    # The operators' id has an @ of its own.
+    message["Message-ID"] = f"<{mail.id.replace('@', '_')}@{origin.domain}>"
     # Out-of-office replies to this help nobody.
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.letter.content.text)

@@ -9,6 +9,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
+from butterbase.ai.body import decode_json
 from butterbase.api.auth import audit, sessions
 from butterbase.api.auth.admin import links, users
 from butterbase.api.auth.admin.paging import Page, link_header, read_page
@@ -118,10 +119,7 @@ class UserResource:
         require_admin(req)
         user_id, body = _user_id(user_id), await body_of(req)
         await spare_service_roles(req, user_id=user_id)
-        try:
-            asked = _DELETION.decode(body) if body else Deletion()
-        except msgspec.MsgspecError as error:
-            raise InvalidAuthBodyError(str(error)) from error
+        asked = decode_json(_DELETION, body, InvalidAuthBodyError) if body else Deletion()
         await users.delete(
             app_of(req), user_id, is_soft=asked.should_soft_delete, caller=Caller.of(req)
         )

@@ -1,6 +1,7 @@
 """`/otp`, `/magiclink`, `/recover`, `/resend`, `/reauthenticate`: mails that were asked for.
 
-The first four answer the same, and after the same work, whether or not an address has an account.
+The first four answer the same, after the same work and evenly, whether or not an address has an
+account.
 """
 
 import logging
@@ -27,6 +28,7 @@ from butterbase.api.auth.mail.mails import asked_of, take_allowance
 from butterbase.api.auth.mail.send import Addressee, Asked
 from butterbase.api.auth.parts import AuthParts, Flow
 from butterbase.api.auth.policy import check_email
+from butterbase.api.auth.resources.evenly import evenly
 from butterbase.api.auth.resources.requests import answer, app_of, read, signed_in
 from butterbase.api.auth.users import NewUser
 from butterbase.sql.pipeline import Statement
@@ -67,6 +69,7 @@ def add_routes(app: "App[Any, Any]", prefix: str, _parts: AuthParts) -> None:
 class OtpResource:
     """A link and a code to sign in by; whoever has no account gets one, if that is allowed."""
 
+    @evenly
     async def on_post(self, req: Request, resp: Response) -> None:
         app, caller = app_of(req), Caller.of(req)
         body = await read(req, _OTP)
@@ -96,6 +99,7 @@ class OtpResource:
 
 
 class RecoverResource:
+    @evenly
     async def on_post(self, req: Request, resp: Response) -> None:
         app, caller = app_of(req), Caller.of(req)
         body = await read(req, _OTP)
@@ -107,6 +111,7 @@ class RecoverResource:
 
 
 class ResendResource:
+    @evenly
     async def on_post(self, req: Request, resp: Response) -> None:
         app, caller = app_of(req), Caller.of(req)
         body = await read(req, _RESEND)

@@ -23,6 +23,7 @@ from butterbase.api.auth.mail.redeem import Code, Link, Redeemed, redeem
 from butterbase.api.auth.mail.send import site_url
 from butterbase.api.auth.one_time import KINDS_OF_TYPE, PKCE_PREFIX
 from butterbase.api.auth.parts import AuthParts
+from butterbase.api.auth.resources.evenly import evenly
 from butterbase.api.auth.resources.requests import answer, app_of, lead, read
 from butterbase.api.auth.session_json import fragment_of
 
@@ -61,6 +62,7 @@ def add_routes(app: "App[Any, Any]", prefix: str, _parts: AuthParts) -> None:
 class VerifyResource:
     is_keyless = True  # a link in a mail has no key
 
+    @evenly
     async def on_post(self, req: Request, resp: Response) -> None:
         app, caller = app_of(req), Caller.of(req)
         given = _given(await read(req, _VERIFICATION))

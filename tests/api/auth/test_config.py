@@ -191,3 +191,11 @@ async def test_settings_are_read_again_after_some_seconds(runtime: AppRuntime) -
 
 def test_a_secret_does_not_print() -> None:
     assert "x" not in repr(Secret("x")).replace("…", "")
+
+
+def test_a_patch_that_is_nested_too_deeply_is_refused() -> None:
+    patch: dict[str, Any] = {}
+    for _ in range(900):
+        patch = {"a": patch}
+    with pytest.raises(InvalidAuthBodyError):
+        change({}, patch)

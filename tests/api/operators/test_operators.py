@@ -213,3 +213,10 @@ def test_their_passwords_are_not_the_apis_own_roles_to_read(api: Api) -> None:
     dsn = cluster.dsn(LoginRole.SERVICE, cluster.control_database)
     with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("select encrypted_password from auth.users")
+
+
+async def test_an_operator_is_told_which_databases_are_read(olga: Olga) -> None:
+    answer = await olga.api.client.get("/readyz", headers={"apikey": olga.session["access_token"]})
+    installation = olga.api.installation
+    names = {installation.control.name, installation.main.name}
+    assert {slot["database"] for slot in answer.json()["slots"]} == names

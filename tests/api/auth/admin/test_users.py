@@ -276,3 +276,12 @@ async def test_what_is_no_id_or_nobodys_is_404(api: Api) -> None:
     for path in ("factors", "sessions"):
         answer = await call(api, "GET", f"admin/users/{NOBODY}/{path}")
         assert refused(answer) == (404, "user_not_found")
+
+
+async def test_a_deletion_that_is_nested_too_deeply_is_refused(api: Api) -> None:
+    made = await create(api, **ANA)
+    body = b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    answer = await api.client.request(
+        "DELETE", f"/auth/v1/admin/users/{made['id']}", content=body, headers=api.service
+    )
+    assert refused(answer) == (400, "validation_failed")
