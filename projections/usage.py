@@ -7,9 +7,9 @@ after its answer.
 import enum
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -22,6 +22,8 @@ AI_CALL = "ai.call"
 EVENTS = ("butterbase", "events")
 GROUP_COUNT_MAX = 1000
 STATEMENT_ROW_COUNT_MAX = 5_000
+LOOKED_AT_COUNT_MAX = 5_000
+"""Changes that are looked through without giving way to others, to save a transaction."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,10 @@ class AiCall(Struct, frozen=True):
     """From the request to the first event of a stream."""
 
 
+_Row: TypeAlias = tuple[str | int | None, ...]
+"""The values of _ADD."""
+
+
 class UsageProjection:
     """Adds every `ai.call` of the log to `butterbase.usage`.
 
@@ -71,14 +77,46 @@ class UsageProjection:
     """
 
     name = "usage"
+    tables = (("butterbase", "usage"),)
 
     def wants(self, commit: Commit) -> bool:
+        if len(commit.changes) > LOOKED_AT_COUNT_MAX:
+            return EVENTS in commit.tables
         return any(map(_is_ai_call, commit.changes_of(EVENTS)))
 
     async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
         rows = (row for commit in commits for row in _rows(commit))
         while part := list(itertools.islice(rows, STATEMENT_ROW_COUNT_MAX)):
-            await conn.execute(_ADD, [list(column) for column in zip(*part, strict=True)])
+            await _add(conn, part)
+
+    async def rebuild(self, conn: AsyncConnection) -> None:
+        """Sum all events anew; they are never changed."""
+        await conn.execute("delete from butterbase.usage")
+        after = "0"
+        while True:
+            cursor = await conn.execute(_EVENTS, [AI_CALL, after, STATEMENT_ROW_COUNT_MAX])
+            stored = await cursor.fetchall()
+            if not stored:
+                return
+            rows = [_row(dict(zip(_EVENT_COLUMNS, event, strict=True))) for event in stored]
+            if part := [row for row in rows if row is not None]:
+                await _add(conn, part)
+            after = stored[-1][0]
+
+    async def resync(self, conn: AsyncConnection) -> None:
+        """Which events a gap has swallowed, the sums do not tell."""
+        await self.rebuild(conn)
+
+
+async def _add(conn: AsyncConnection, rows: Sequence[_Row]) -> None:
+    await conn.execute(_ADD, [list(column) for column in zip(*rows, strict=True)])
+
+
+_EVENT_COLUMNS = ("id", "app_id", "at", "user_id", "data")
+_EVENTS = """
+select id::text, app_id, at::text, user_id::text, data::text
+from butterbase.events e where type = %s and e.id > %s::bigint order by e.id limit %s
+"""
 
 
 # Summed here: Postgres updates a row once in a statement. A call that its client cancelled is no
@@ -123,29 +161,34 @@ def _is_ai_call(change: Change) -> bool:
     )
 
 
-def _rows(commit: Commit) -> Iterator[tuple[str | int | None, ...]]:
+def _rows(commit: Commit) -> Iterator[_Row]:
     for change in commit.changes_of(EVENTS):
-        if not _is_ai_call(change):
-            continue
-        assert isinstance(change, Insert)
-        values = {column.name: value for column, value in change.relation.pairs(change.new)}
-        try:
-            event = msgspec.convert(values, _Event)
-            call = _AI_CALL_DATA.decode(event.data)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            _log.error("event %s of type %s is not counted: %s", values.get("id"), AI_CALL, error)
-            continue
-        yield (
-            event.app_id,
-            event.at,
-            event.user_id,
-            call.endpoint,
-            call.provider,
-            call.model,
-            call.status,
-            call.prompt_tokens,
-            call.completion_tokens,
-        )
+        if _is_ai_call(change):
+            assert isinstance(change, Insert)
+            values = {column.name: value for column, value in change.relation.pairs(change.new)}
+            if (row := _row(values)) is not None:
+                yield row
+
+
+def _row(values: Mapping[str, object]) -> _Row | None:
+    """The values of _ADD, from an event's columns as text."""
+    try:
+        event = msgspec.convert(values, _Event)
+        call = _AI_CALL_DATA.decode(event.data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        _log.error("event %s of type %s is not counted: %s", values.get("id"), AI_CALL, error)
+        return None
+    return (
+        event.app_id,
+        event.at,
+        event.user_id,
+        call.endpoint,
+        call.provider,
+        call.model,
+        call.status,
+        call.prompt_tokens,
+        call.completion_tokens,
+    )
 
 
 class UsageGrouping(enum.StrEnum):
