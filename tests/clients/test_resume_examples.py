@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -32,9 +33,9 @@ class Follower:
         self._process = subprocess.Popen(command, env=self._environment)
 
     def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def has(self, ids: list[int]) -> bool:
         return self.ids() == ids
@@ -51,10 +52,16 @@ class Follower:
             db.close()
 
 
-def test_a_pipeline_that_is_killed_misses_nothing(library: Library, tmp_path: Path) -> None:
+@pytest.fixture
+def follower(library: Library, tmp_path: Path) -> Iterator[Follower]:
+    follower = Follower(library, tmp_path)
+    yield follower
+    follower.kill()
+
+
+def test_a_pipeline_that_is_killed_misses_nothing(library: Library, follower: Follower) -> None:
     owner = library.installation.as_owner
     owner("truncate ticks; insert into ticks select generate_series(1, 2500)")
-    follower = Follower(library, tmp_path)
     wanted = list(range(1, 2501))
     for number in range(4):
         follower.start()
@@ -66,7 +73,6 @@ def test_a_pipeline_that_is_killed_misses_nothing(library: Library, tmp_path: Pa
         wanted += range(first + 1, first + 10)
     follower.start()
     wait_until(partial(follower.has, wanted), "it has what was missed")
-    follower.kill()
 
 
 @pytest.mark.parametrize("name", ["resuming.js"])
