@@ -30,6 +30,7 @@ from butterbase.realtime.window.catch_up import CatchUp
 from butterbase.realtime.window.floors import Floors
 from butterbase.realtime.window.position import (
     ChangePosition,
+    CommonPast,
     Position,
     ReadPosition,
     read_position,
@@ -68,6 +69,8 @@ class Hub:
         self._queue: deque[Commit] = deque()
         self._queued_change_count = 0
         self._has_work = asyncio.Event()
+        self._past = CommonPast()
+        """Of those who are live."""
         self._begun = ZERO
         """All behind it is still to come for those who are live."""
         self._sent = ZERO
@@ -152,6 +155,9 @@ class Hub:
 
     def _arrive(self, subscriber: Subscriber) -> None:
         """From here on it is sent what happens as it happens."""
+        if not self._halls:
+            self._past = CommonPast()
+        self._past.add(subscriber.since)
         self._halls.add(subscriber)
         subscriber.on_claims = self._halls.place_anew
 
@@ -212,7 +218,7 @@ class Hub:
         has_ddl = commit.has_ddl
         if has_ddl:
             self._judges.catalog.announce(commit.xid)
-        if not self._halls and not self._queue and not self._is_sending:
+        if not self._queue and not self._is_sending and not self._is_awaited(commit):
             self._begun = self._sent = commit.lsn
             if has_ddl:
                 self._dispatcher.forget()
@@ -225,6 +231,12 @@ class Hub:
         self._queue.append(commit)
         self._queued_change_count = count
         self._has_work.set()
+
+    def _is_awaited(self, commit: Commit) -> bool:
+        """Whether somebody who is live may be sent it. After a restart the log comes again, and who
+        came back has had it.
+        """
+        return bool(self._halls) and not self._past.has(commit.lsn, commit.xid)
 
     def _close_sessions(self, ids: set[str]) -> None:
         """Close the sockets of sessions that have ended."""

@@ -65,6 +65,28 @@ class ReadPosition(Struct, frozen=True):
 Position: TypeAlias = ChangePosition | ReadPosition
 
 
+class CommonPast:
+    """Of what all of some positions are done with, a part that is told fast."""
+
+    def __init__(self) -> None:
+        self._lsn: LSN | None = None
+        """Of changes: all commits before it are done with."""
+        self._read: ReadPosition | None = None
+        """The earliest of the reads."""
+
+    def add(self, position: Position) -> None:
+        if isinstance(position, ChangePosition):
+            self._lsn = position.lsn if self._lsn is None else min(self._lsn, position.lsn)
+        elif self._read is None or self._read.snapshot.includes(position.snapshot):
+            self._read = position
+
+    def has(self, lsn: LSN, xid: int) -> bool:
+        """Whether all are done with the commit: those that were added, so of none it has all."""
+        if self._lsn is not None and lsn >= self._lsn:
+            return False
+        return self._read is None or not self._read.is_before(lsn, xid, 1)
+
+
 def parse_position(text: object) -> Position:
     """Read what a client gave. Raises InvalidPositionError."""
     if not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX:

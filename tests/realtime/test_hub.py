@@ -188,6 +188,23 @@ async def test_commits_wait_while_the_database_is_away() -> None:
         assert client.closed == []
 
 
+async def test_what_comes_again_after_a_restart_makes_nobody_wait_who_has_had_it() -> None:
+    async with bench(queued_change_count_max=3) as b:
+        clients = [
+            b.join(since=ChangePosition(LSN(100), 1)),
+            b.join(since=ChangePosition(LSN(200))),
+        ]
+        for lsn in range(1, 100):
+            await b.hub.deliver(commit(lsn, lsn))
+        # Of this one the first has had the first change, and the second has had all.
+        await b.hub.deliver(commit(100, 1, 2))
+        await b.hub.deliver(commit(201, 3))
+        assert await clients[0].ids(2) == [2, 3]
+        assert await clients[1].ids(1) == [3]
+        assert [client.closed for client in clients] == [[], []]
+        assert len(b.policies.asked) <= 4
+
+
 async def test_too_many_waiting_changes_close_the_subscribers() -> None:
     async with bench(queued_change_count_max=3) as b:
         client = b.join()

@@ -11,6 +11,7 @@ from butterbase.realtime.errors import InvalidPositionError
 from butterbase.realtime.window.position import (
     TEXT_LENGTH_MAX,
     ChangePosition,
+    CommonPast,
     Position,
     ReadPosition,
     format_change,
@@ -116,3 +117,30 @@ def test_what_a_read_did_not_see_lies_behind_it_wherever_its_record_is() -> None
     assert not position.is_before(LSN(50), 735, 1)
     assert not position.is_before(LSN(100), 739, 1)
     assert position.is_before(LSN(101), 741, 1)
+
+
+@given(
+    st.lists(st.integers(1, 12), max_size=4),
+    st.lists(st.integers(0, 12), max_size=4),
+    st.permutations(range(1, 13)),
+)
+def test_the_common_past_is_what_all_are_done_with(
+    changes: list[int], reads: list[int], order: list[int]
+) -> None:
+    """Transaction n commits at LSN 10n, and becomes visible as the nth of the order says."""
+
+    def snapshot(seen_count: int) -> Snapshot:
+        unseen = frozenset(order[seen_count:])
+        return Snapshot(min(unseen, default=13), 13, unseen)
+
+    positions: list[Position] = [ChangePosition(LSN(10 * n)) for n in changes]
+    positions += [ReadPosition(LSN(125), snapshot(count)) for count in reads]
+    past = CommonPast()
+    for position in positions:
+        past.add(position)
+    for n in range(1, 14):
+        is_awaited = any(p.is_before(LSN(10 * n), n, 1) for p in positions)
+        if past.has(LSN(10 * n), n):
+            assert not is_awaited
+        elif not changes:
+            assert is_awaited
