@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -32,12 +33,10 @@ from butterbase.realtime.window.position import ChangePosition
 from butterbase.sql.claims import AUTHENTICATED, Claims
 from butterbase.sql.pipeline import Executor
 
-from . import machine
+from . import machine, walrus
 
 SUBSCRIBER_COUNTS: Final = (1, 100, 1_000, 10_000)
 SHARES: Final = 5
-WALRUS_CHANGES_PER_S: Final = {1: 786, 100: 184, 1_000: 32}
-"""Of shared/bench/walrus, on Postgres 15 with wal2json: the RLS query alone, without sockets."""
 
 _COLUMNS: Final = (
     ("id", 20, "int8", "bigint"),
@@ -181,26 +180,37 @@ def _commit(number: int, users: Sequence[str]) -> Commit:
     return Commit(LSN(number + 1), datetime.now(UTC), number, (Insert(_RELATION, row),))
 
 
-def measure(change_count: int, counts: Sequence[int] = SUBSCRIBER_COUNTS) -> dict[str, float]:
-    """Print the figures, and answer those that are stated."""
-    figures = uvloop.run(_run(counts, change_count=change_count))
+def measure(
+    change_count: int, checkout: Path | None, counts: Sequence[int] = SUBSCRIBER_COUNTS
+) -> dict[str, float]:
+    """Print the figures, and answer those that are stated. `checkout` of WALRUS: it runs beside."""
+    beside = _beside(checkout)
     metrics: dict[str, float] = {}
-    for figure in figures:
+    for figure in uvloop.run(_run(counts, change_count=change_count)):
         print(
             f"{figure.form:7} {figure.subscriber_count:7,} subscribers"
             f" {figure.changes_per_s:10,.0f} changes/s"
             f" {figure.deliveries_per_s:10,.0f} deliveries/s"
             f"  first {figure.first_ms:5,.0f} ms  peak {figure.peak_rss_mb:4,.0f} MB",
         )
+        count = figure.subscriber_count
         if figure.form == "shared":
-            metrics[f"rls_shared_{figure.subscriber_count}_deliveries_per_s"] = (
-                figure.deliveries_per_s
-            )
+            metrics[f"rls_shared_{count}_deliveries_per_s"] = figure.deliveries_per_s
             continue
-        metrics[f"rls_{figure.subscriber_count}_changes_per_s"] = figure.changes_per_s
-        if beside := WALRUS_CHANGES_PER_S.get(figure.subscriber_count):
-            metrics[f"rls_{figure.subscriber_count}_vs_walrus"] = figure.changes_per_s / beside
+        metrics[f"rls_{count}_changes_per_s"] = figure.changes_per_s
+        if count in beside:
+            metrics[f"rls_{count}_vs_walrus"] = figure.changes_per_s / beside[count]
     return metrics
+
+
+def _beside(checkout: Path | None) -> dict[int, float]:
+    if checkout is None or not walrus.is_there():
+        print("WALRUS is not measured: it needs --walrus, Postgres 15 and wal2json")
+        return {}
+    rates = walrus.measure(checkout)
+    for count, rate in rates.items():
+        print(f"WALRUS  {count:7,} subscribers {rate:10,.0f} changes/s")
+    return rates
 
 
 async def _run(counts: Sequence[int], *, change_count: int) -> list[Figure]:
