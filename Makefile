@@ -34,7 +34,7 @@ fuzz-stream: install ## Kill the stream 100 times; compare 2,000 random policies
 	BUTTERBASE_FUZZ_ROUNDS=20 \
 		$(BIN)/pytest -n 0 -s tests/scenarios/test_stuck_projection.py $(ARGS) && \
 	BUTTERBASE_FUZZ_SEED=$$seed BUTTERBASE_FUZZ_ROUNDS=2000 \
-		$(BIN)/pytest -n 0 -s tests/realtime/test_oracle.py $(ARGS)
+		$(BIN)/pytest -n 0 -s tests/realtime/changes/test_oracle.py $(ARGS)
 
 check: install ## What CI runs: lint, format, import rules, types, tests
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@ from butterbase.ingest.changes import DDL_PREFIX, Insert, LogicalMessage
 from butterbase.ingest.lsn import LSN
 from butterbase.realtime.session.protocol import Closing
 from butterbase.realtime.window.position import ChangePosition
+from tests.realtime.changes.test_hub import Client, bench, commit
 from tests.realtime.streaming import ALICE, BOB, DEADLINE_S, eventually
-from tests.realtime.test_hub import Client, bench, commit
 
 
 def at(lsn: int, ordinal: int | None = None) -> ChangePosition:
