@@ -41,6 +41,9 @@ class StreamSettings(SettingGroup, frozen=True):
     realtime_connections: Annotated[
         int, Meta(description="websockets that are open at a time", ge=1)
     ] = 10_000
+    realtime_compression: Annotated[
+        bool, Meta(description="compress what websockets are sent, where the client can read it")
+    ] = False
     realtime_channels: Annotated[int, Meta(description="channels of a websocket", ge=1)] = 100
     realtime_joins_per_s: Annotated[
         int, Meta(description="channels that a websocket may join in a second", ge=1)
@@ -79,6 +82,7 @@ class StreamSettings(SettingGroup, frozen=True):
             defaults,
             schemas=self.schemas,
             connection_count_max=self.realtime_connections,
+            is_compressed=self.realtime_compression,
             channel_count_max=self.realtime_channels,
             join_rate_max=self.realtime_joins_per_s,
             message_rate_max=self.realtime_messages_per_s,

@@ -21,6 +21,8 @@ class RealtimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A longer message closes the socket with 1009."""
     write_buffer_bytes_max: int = 16 * 1024**2
     """A socket that has this much unread is closed with 1013, and cut if it goes on asking."""
+    is_compressed: bool = False
+    """Whether a client that offers permessage-deflate is sent compressed frames."""
     channel_count_max: int = 100
     """Channels of one socket; the next join is refused with ChannelRateLimitReached."""
     change_request_count_max: int = 100

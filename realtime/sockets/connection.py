@@ -33,6 +33,7 @@ from butterbase.realtime.session.protocol import (
     websocket_frame,
 )
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.sockets.deflate import FACTORY, window_bits
 from butterbase.realtime.sockets.handshake import (
     TOO_LARGE,
     answer_to,
@@ -67,7 +68,12 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._received = received
         self._request_bytes = 0
-        self._protocol = ServerProtocol(max_size=settings.frame_bytes_max, logger=logger)
+        self._protocol = ServerProtocol(
+            extensions=[FACTORY] if settings.is_compressed else None,
+            max_size=settings.frame_bytes_max,
+            logger=logger,
+        )
+        self._window_bits: int | None = None  # where the client takes compressed frames
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._corked: list[bytes] = []
@@ -135,6 +141,8 @@ class Connection(asyncio.Protocol):
             self._connections.frames_dropped += 1
             return
         self._connections.frames_sent += 1
+        if self._window_bits is not None:
+            frame = self._connections.deflater.deflate(frame, self._window_bits)
         # A system call costs many times what all else about a frame does: those of one turn of the
         # event loop are written together.
         if not self._corked:
@@ -184,6 +192,7 @@ class Connection(asyncio.Protocol):
         self._protocol.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._app, self._session = app, session
+            self._window_bits = window_bits(self._protocol.extensions)
             self._performer = Performer(
                 app,
                 session.version,

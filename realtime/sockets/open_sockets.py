@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from butterbase.realtime.session.protocol import Closing
+from butterbase.realtime.sockets.deflate import Deflater
 from butterbase.realtime.sockets.performer import AppRealtime
 
 Apps = Callable[[str], AppRealtime | None]
@@ -43,6 +44,8 @@ class Connections:
         """Since the beginning, to all of them."""
         self.frames_dropped = 0
         """Not sent, since their socket was closing."""
+        self.deflater = Deflater()
+        """For the frames of all of them."""
         self._corked: list[Socket] = []
         self._is_empty = asyncio.Event()
         self._is_empty.set()

@@ -143,11 +143,17 @@ class Stream:
 
     @asynccontextmanager
     async def client(
-        self, token: str | None = None, *, version: str = "1.0.0", path: str = ""
+        self,
+        token: str | None = None,
+        *,
+        version: str = "1.0.0",
+        path: str = "",
+        compression: str | None = None,
     ) -> AsyncIterator[Phoenix]:
         key = token or self.keys.role("anon")
         url = f"ws://127.0.0.1:{self.port}{path}/realtime/v1/websocket"
-        async with connect(f"{url}?apikey={key}&vsn={version}", compression=None) as socket:
+        url = f"{url}?apikey={key}&vsn={version}"
+        async with connect(url, compression=compression) as socket:
             yield Phoenix(socket, version)
 
 
