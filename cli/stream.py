@@ -29,6 +29,7 @@ from butterbase.ingest.slot import ensure_slot
 from butterbase.projections.embeddings import Embeddings
 from butterbase.projections.runner import ProjectionRunner
 from butterbase.projections.schema_announcer import SchemaAnnouncer
+from butterbase.projections.sweeper import Sweeper
 from butterbase.projections.usage import UsageProjection
 from butterbase.projections.vectors import VectorWorker
 from butterbase.realtime.connection import AppRealtime
@@ -117,6 +118,7 @@ class Streams:
         )
         consumer = self._consumer(database, usage, _NewApps(self._on_new_app))
         group.create_task(usage.run())
+        group.create_task(Sweeper(self._dsn(database)).run())
         await consumer.run()
 
     async def _keep_app(self, app: App) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from butterbase.api import http
 from butterbase.api.http import CorkedTransport, HttpProtocol, unsent_bytes
-from butterbase.api.rest.departures import Receive
+from butterbase.ai.departures import Receive
 from butterbase.api.rest.endpoint import Scope, Send
 from tests.serving import serving
 
