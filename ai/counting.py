@@ -6,12 +6,10 @@ bound: it stands for what was used, and not for what might have been.
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from butterbase.ai.asked import Asked, Endpoint
 from butterbase.ai.errors import AiError
+from butterbase.ai.exchange import decode_whole
 from butterbase.ai.wire.assembly import Assembly
-from butterbase.ai.wire.decoding import ALL_FIELDS, try_decode
 from butterbase.ai.wire.form import (
     ChatAnswer,
     File,
@@ -67,14 +65,8 @@ def read_answer(asked: Asked, body: bytes) -> ChatAnswer | None:
     """A whole answer in the client's wire; None for one that cannot be read."""
     if asked.endpoint is Endpoint.EMBEDDINGS:
         return None
-    wire = TARGET_WIRES[asked.endpoint.wire]
     try:
-        return wire.decode_answer(body, _STAMP)
-    except AiError:
-        fields = try_decode(ALL_FIELDS, body) or {}
-    try:
-        # Its usage may be what cannot be read.
-        return wire.decode_answer(msgspec.json.encode({**fields, "usage": None}), _STAMP)
+        return decode_whole(TARGET_WIRES[asked.endpoint.wire], body, _STAMP)
     except AiError:
         return None
 

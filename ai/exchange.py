@@ -7,6 +7,7 @@ Where the target speaks the client's wire they pass as they are, but for the mod
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from butterbase.ai.asked import Asked, Endpoint
@@ -24,6 +25,7 @@ from butterbase.ai.wire.protocols import (
     Kind,
     StreamDecoder,
     StreamEncoder,
+    TargetWire,
     UpstreamRequest,
     Watcher,
     WireName,
@@ -166,7 +168,7 @@ def _limit_name(wire: WireName, target: Target) -> str:
 def _raise_told_error(body: bytes) -> None:
     """Some answer 200 and tell an error. Raises UpstreamRefusedError."""
     fields = try_decode(ALL_FIELDS, body) or {}
-    if bytes(fields.get("error", NULL))[:1] == b"{":
+    if fields.get("error", NULL) != NULL:
         raise UpstreamRefusedError(decode_stream_error(body))
 
 
@@ -235,7 +237,7 @@ class _Translating:
 
     def read_whole(self, body: bytes) -> Whole:
         try:
-            answer = self._wire.decode_answer(body, self._stamp)
+            answer = decode_whole(self._wire, body, self._stamp)
         except UpstreamInvalidError:
             _raise_told_error(body)
             raise
@@ -297,6 +299,21 @@ class _Translated:
             for passed in (event,) if self._filter is None else self._filter.feed(event):
                 parts.append(self._encoder.encode(passed))
         return b"".join(parts)
+
+
+def decode_whole(wire: TargetWire, body: bytes, stamp: Stamp) -> ChatAnswer:
+    """Also of an answer whose usage cannot be read; it has none then.
+
+    Raises UpstreamInvalidError.
+    """
+    try:
+        return wire.decode_answer(body, stamp)
+    except UpstreamInvalidError:
+        fields = try_decode(ALL_FIELDS, body) or {}
+        if "usage" not in fields:
+            raise
+    del fields["usage"]
+    return wire.decode_answer(msgspec.json.encode(fields), stamp)
 
 
 def encode_whole(asked: Asked, answer: ChatAnswer) -> Whole:

@@ -1,10 +1,12 @@
 """What a call has used, and what it is charged for it.
 
 What the provider tells counts. Where it tells nothing, as of a call that is cancelled, what was
-sent to it and what came back are counted here.
+sent to it and what came back are counted here. Nothing that a client or a provider has sent may
+keep a call from being recorded: what cannot be counted is left out.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,14 +15,16 @@ from butterbase.ai.call import Call
 from butterbase.ai.charging import Tariff
 from butterbase.ai.counting import estimate, read_answer, read_stream
 from butterbase.ai.exchange import Whole
-from butterbase.ai.wire.form import Usage
+from butterbase.ai.wire.form import ChatAnswer, Usage
+
+_log = logging.getLogger(__name__)
 
 
 def meter_whole(call: Call, asked: Asked, tariff: Tariff, whole: Whole) -> None:
     usage = whole.usage
     if usage is None:
         call.usage_source = "estimated"
-        usage = estimate(asked, read_answer(asked, whole.body))
+        usage = _counted(asked, lambda: read_answer(asked, whole.body))
     else:
         call.usage_source = "reported"
     _charge(call, tariff, usage)
@@ -40,7 +44,7 @@ def meter_stream(
         call.usage_source = "reported"
         _charge(call, tariff, told)
         return
-    counted = estimate(asked, read_stream(asked, parts))
+    counted = _counted(asked, lambda: read_stream(asked, parts))
     if told is None:
         call.usage_source = "estimated"
         _charge(call, tariff, counted)
@@ -62,7 +66,15 @@ def meter_stream(
 def meter_unanswered(call: Call, asked: Asked, tariff: Tariff) -> None:
     """The client left, and the provider was at work."""
     call.usage_source = "estimated"
-    _charge(call, tariff, estimate(asked, None))
+    _charge(call, tariff, _counted(asked, lambda: None))
+
+
+def _counted(asked: Asked, answer: Callable[[], ChatAnswer | None]) -> Usage:
+    try:
+        return estimate(asked, answer())
+    except Exception:
+        _log.exception("the tokens of a call could not be counted")
+        return Usage()
 
 
 def _charge(call: Call, tariff: Tariff, usage: Usage) -> None:

@@ -6,6 +6,7 @@ an endpoint of its own in the place of middleware and resource.
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -56,6 +57,7 @@ from butterbase.api.rest.admission import AppAdmission
 from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.cluster import Cluster, LoginRole
+from butterbase.sql.errors import ButterbaseError
 
 ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
@@ -103,6 +105,8 @@ class Lifespan:
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
         await self._gateway.close()
+        with suppress(ButterbaseError):  # they are in the log
+            await self._ledger.write_waiting()
         await self._cache.close()
         for task in self._tasks:
             task.cancel()

@@ -270,3 +270,40 @@ def test_private_addresses(host: str, is_public: bool) -> None:
     else:
         with pytest.raises(PermissionError):
             public_socket(address)
+
+
+async def test_a_client_that_leaves_an_answer_under_way_is_charged_for_its_prompt(
+    harness: Harness, upstream: Upstream
+) -> None:
+    upstream.script = silence
+    call = asyncio.create_task(harness.chat())
+    await upstream.arrived.wait()
+    call.cancel()
+    event = await harness.the_event()
+    assert (event["usage_source"], event["prompt_tokens"]) == ("estimated", 5)
+    assert (event["completion_tokens"], event["cost_nanos"]) == (0, 25_000)
+
+
+async def test_a_server_that_stops_tells_who_waits_for_a_whole_answer(
+    harness: Harness, upstream: Upstream
+) -> None:
+    upstream.script = silence
+    call = asyncio.create_task(harness.chat())
+    await upstream.arrived.wait()
+    await harness.gateway.close()
+    response = await call
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "ai_stopping")
+    assert (await harness.the_event())["error_code"] == "ai_stopping"
+
+
+async def test_a_fault_that_nobody_foresaw_is_recorded_and_told_without_details(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr("butterbase.ai.attempts.exchange_with", fail)
+    response = await harness.chat()
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "ai_internal_error")
+    assert "secret detail" not in response.text
+    assert (await harness.the_event())["error_code"] == "ai_internal_error"

@@ -1,6 +1,7 @@
 """Calls over several providers: fallbacks, retries, cooldowns, timeouts, translation."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -350,6 +351,22 @@ async def test_a_target_of_another_wire_is_translated_both_ways(providers: Provi
     event = await providers.harness.the_event()
     assert (event["prompt_tokens"], event["cached_tokens"]) == (1390, 1000)
     assert (event["completion_tokens"], event["usage_source"]) == (40, "reported")
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": "many"}, 5])
+async def test_a_translated_answer_without_readable_usage_is_estimated(
+    providers: Providers, usage: object
+) -> None:
+    await providers.put(
+        providers={"claude": {"kind": "anthropic", "baseUrl": providers.one.base_url}},
+        routes=[{"match": "smart", "targets": [{"provider": "claude"}]}],
+    )
+    providers.one.script = answer(200, {**json.loads(ANTHROPIC_TEXT.body), "usage": usage})
+    response = await providers.ask()
+    assert response.json()["choices"][0]["message"]["content"] == "Hello there."
+    event = await providers.harness.the_event()
+    assert (event["usage_source"], event["prompt_tokens"]) == ("estimated", 5)
+    assert event["completion_tokens"] == 3
 
 
 @pytest.mark.parametrize("holds_on", [False, True])

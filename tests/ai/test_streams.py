@@ -246,3 +246,43 @@ async def test_a_stopping_server_records_the_calls_it_cuts(
     assert sse_data(rest.decode())[0]["error"]["code"] == "ai_stopping"
     event = await harness.the_event()
     assert (event["status"], event["error_code"]) == ("cancelled", "ai_stopping")
+
+
+async def test_of_many_clients_that_leave_each_call_is_cancelled_and_recorded(
+    harness: Harness, upstream: Upstream
+) -> None:
+    upstream.script = stream(chunk("Hello"), None)
+
+    async def leave() -> None:
+        async with harness.http.stream("POST", harness.chat_path, json=CHAT) as response:
+            await anext(response.aiter_bytes())
+
+    await asyncio.gather(*[leave() for _ in range(60)])
+    async with asyncio.timeout(1):
+        await asyncio.gather(*[request.left.wait() for request in upstream.received])
+    events = await harness.the_events()
+    assert [event["status"] for event in events] == ["cancelled"] * 60
+    assert {event["completion_tokens"] for event in events} == {2}
+
+
+async def test_a_stream_that_goes_on_after_its_end_is_over(
+    harness: Harness, upstream: Upstream
+) -> None:
+    """The provider closes neither the stream nor the connection."""
+    upstream.script = stream(chunk("a", finish="stop"), DONE, None)
+    async with asyncio.timeout(5):
+        response = await harness.chat(stream=True)
+    assert response.content == chunk("a", finish="stop") + DONE
+    assert (await harness.the_event())["status"] == "ok"
+
+
+async def test_a_client_that_leaves_while_a_retry_waits_ends_the_call(
+    harness: Harness, upstream: Upstream
+) -> None:
+    upstream.script = answer(429, RATE_LIMITED, {"retry-after": "5"})
+    call = asyncio.create_task(harness.chat(stream=True))
+    await upstream.arrived.wait()
+    call.cancel()
+    async with asyncio.timeout(2):
+        event = await harness.the_event()
+    assert (event["status"], event["attempts"], event["cost_nanos"]) == ("cancelled", 1, 0)
