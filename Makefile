@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test check fix lock clean
+.PHONY: help install up demo test fuzz-stream check fix lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,15 @@ demo: install ## Run the main job end to end, step by step
 
 test: install ## Run the tests (ARGS="-k rest")
 	$(BIN)/pytest -n auto $(ARGS)
+
+fuzz-stream: install ## Kill the stream 100 times; compare 2,000 random policies with SELECT (SEED=7)
+	@seed=$${SEED:-$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}; echo "SEED=$$seed"; \
+	BUTTERBASE_FUZZ_SEED=$$seed BUTTERBASE_FUZZ_ROUNDS=100 \
+		$(BIN)/pytest -n 0 -s tests/scenarios/test_stream_killed.py $(ARGS) && \
+	BUTTERBASE_FUZZ_ROUNDS=20 \
+		$(BIN)/pytest -n 0 -s tests/scenarios/test_stuck_projection.py $(ARGS) && \
+	BUTTERBASE_FUZZ_SEED=$$seed BUTTERBASE_FUZZ_ROUNDS=2000 \
+		$(BIN)/pytest -n 0 -s tests/realtime/test_oracle.py $(ARGS)
 
 check: install ## What CI runs: lint, format, import rules, types, tests
 	$(BIN)/ruff check .

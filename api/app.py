@@ -43,19 +43,24 @@ from butterbase.api.auth.oauth.http import ProviderHttp
 from butterbase.api.auth.parts import AuthParts
 from butterbase.api.auth.passwords import Passwords
 from butterbase.api.auth.proxies import Proxies
+from butterbase.api.broadcast import resource as broadcast
+from butterbase.api.broadcast.errors import BroadcastError
 from butterbase.api.callers import RequestIds
 from butterbase.api.dashboard import resource as dashboard
 from butterbase.api.dispatch import Dispatch
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.keys import resource as keys
+from butterbase.api.metrics import MetricsResource
 from butterbase.api.middleware import CallerMiddleware
 from butterbase.api.models_admission import ModelsAdmission, status_of
 from butterbase.api.operators.operators import Operators
 from butterbase.api.operators.runtime import PREFIX as OPERATORS_PREFIX
 from butterbase.api.operators.runtime import operators_runtime
 from butterbase.api.rest.admission import AppAdmission
+from butterbase.api.rest.cors import Cors
 from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
+from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.cluster import Cluster, LoginRole
 from butterbase.sql.errors import ButterbaseError
 
@@ -127,6 +132,7 @@ def create_app(
     embedder_settings: EmbedderSettings,
     *,
     models_dir: Path,
+    realtime: RealtimeSettings | None = None,
 ) -> Dispatch:
     """`models_dir` keeps what local models need between starts. Raises SettingError."""
     apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
@@ -165,22 +171,29 @@ def create_app(
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
     problems.add_handlers(app)
     auth_problems.add_handlers(app)
+    app.add_error_handler(BroadcastError, broadcast.on_error)
 
     app.add_route("/healthz", LiveResource())
-    app.add_route("/readyz", ReadyResource(apps, operators))
+    app.add_route("/readyz", ReadyResource(apps, operators, settings))
+    app.add_route("/metrics", MetricsResource(apps.control, settings))
     parts = AuthParts(passwords, OutgoingMails(), Exchange(providers, Discovery(providers)))
+    gate = broadcast.BroadcastGate(
+        operators, rate_max=settings.broadcasts_per_s, realtime=realtime or RealtimeSettings()
+    )
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):
         auth.add_routes(app, prefix, parts)
         keys.add_routes(app, prefix, apps.control)
+        broadcast.add_routes(app, prefix, gate, body_bytes_max=settings.body_bytes_max)
     auth.add_routes(app, OPERATORS_PREFIX, parts)
     ai.add_routes(app, configs, control, prefix=APP_PREFIX)
     cached_answers.add_routes(app, cache.admin, prefix=APP_PREFIX)
     prompts.add_routes(app, templates, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
     dashboard.add_routes(app)
+    cors = Cors(exposed=(b"Butterbase-Position",))
     rest = RestEndpoint(
-        AppAdmission(apps, operators), EndpointSettings(settings.body_bytes_max), request_ids
+        AppAdmission(apps, operators), EndpointSettings(settings.body_bytes_max, cors), request_ids
     )
     models = AiEndpoint(
         gateway,

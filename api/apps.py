@@ -198,6 +198,7 @@ def rest_settings(settings: ApiSettings) -> RestSettings:
         aggregates_enabled=settings.rest_aggregates,
         openapi_security_active=True,
         public_url=f"{settings.url}/rest/v1",
+        tells_position=True,
     )
 
 

@@ -48,3 +48,9 @@ class BodiesFullError(ButterbaseError):
     """There is no room for another large body right now."""
 
     code = "bodies_full"
+
+
+class MetricsRefusedError(ButterbaseError):
+    """Metrics are for the service key and for operators."""
+
+    code = "metrics_refused"

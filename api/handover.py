@@ -1,8 +1,9 @@
-"""Websockets for the realtime server leave the api's worker with their descriptor.
+"""Websockets and event streams of the realtime server leave the api's worker with their descriptor.
 
-uvicorn calls the class given as `ws=` for each upgrade. The request goes with the socket's
-descriptor to the stream process, over a unix SEQPACKET socket; the worker's own copy is closed,
-which the client does not notice. No frame is proxied, and fan-out costs the api nothing.
+uvicorn calls the class given as `ws=` for each upgrade, and http.py for event streams. The request
+goes with the socket's descriptor to the stream process, over a unix SEQPACKET socket; the worker's
+own copy is closed, which the client does not notice. No frame is proxied, and fan-out costs the api
+nothing.
 https://man7.org/linux/man-pages/man7/unix.7.html
 """
 
@@ -19,7 +20,13 @@ from typing import Any, Final, cast
 logger = logging.getLogger(__name__)
 
 _REALTIME: Final = re.compile(rb"(?:/v1/[^/?]+)?/realtime/")
+_CHANGES: Final = re.compile(rb"(?:/v1/[^/?]+)?/realtime/v1/changes/?(?:\?.*)?")
 _RETRY_AFTER_S: Final = 2
+_ENDED_STREAM: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+    b"Access-Control-Allow-Origin: *\r\n\r\nretry: %d\n\n" % (_RETRY_AFTER_S * 1000)
+)
+_METHODS: Final = frozenset({b"GET", b"OPTIONS"})
 _REQUEST_BYTES_MAX: Final = 64 * 1024  # of the receiver
 
 
@@ -72,6 +79,11 @@ class HandOverSocket:
         return peer
 
 
+def is_event_stream(method: bytes, url: bytes) -> bool:
+    """Whether a request is the stream process's, though it is no upgrade."""
+    return method in _METHODS and _CHANGES.fullmatch(url) is not None
+
+
 class HandOver(asyncio.Protocol):
     """uvicorn's websocket protocol; `hand_over_to` makes the class for a socket path."""
 
@@ -113,9 +125,14 @@ class HandOver(asyncio.Protocol):
         try:
             self.peer.send(request, descriptor)
         except HandOverError as error:
-            logger.warning("a websocket could not be handed over: %s", error)
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-            self._refuse(transport, status, "realtime is not running; try again")
+            logger.warning("a socket could not be handed over: %s", error)
+            method, target, _ = request.split(b" ", 2)
+            if is_event_stream(method, target) and b"text/event-stream" in request:
+                # A browser comes again after a stream that ended, not after an error.
+                self._write(transport, _ENDED_STREAM)
+            else:
+                status = HTTPStatus.SERVICE_UNAVAILABLE
+                self._refuse(transport, status, "realtime is not running; try again")
             return
         # Closes this process's descriptor alone; `close` would shut the connection down.
         transport.abort()
@@ -130,8 +147,11 @@ class HandOver(asyncio.Protocol):
         ]
         if status is HTTPStatus.SERVICE_UNAVAILABLE:
             head.append(f"Retry-After: {_RETRY_AFTER_S}")
+        self._write(transport, "\r\n".join([*head, "", ""]).encode() + body)
+
+    def _write(self, transport: asyncio.Transport, answer: bytes) -> None:
         with contextlib.suppress(OSError):
-            transport.write("\r\n".join([*head, "", ""]).encode() + body)
+            transport.write(answer)
         transport.close()
 
     def shutdown(self) -> None:

@@ -12,6 +12,9 @@ import sys
 import termios
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from butterbase.api.handover import is_event_stream
 from butterbase.api.intake import BoundedProtocol
 
 logger = logging.getLogger(__name__)
@@ -123,6 +126,7 @@ def unsent_bytes(transport: asyncio.Transport) -> int | None:
 
 class HttpProtocol(BoundedProtocol):
     _corked: CorkedTransport
+    _is_handed_over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = CorkedTransport(transport, self.loop)
@@ -131,6 +135,29 @@ class HttpProtocol(BoundedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._corked.unwatch()
+
+    def on_headers_complete(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_free = cycle is None or cycle.response_complete
+        if (
+            self.ws_protocol_class is not None
+            and is_free
+            and is_event_stream(self.parser.get_method(), self.url)
+        ):
+            # As uvicorn does with upgrades: the connection is another process's from here on.
+            self._is_handed_over = True
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            self.handle_websocket_upgrade()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_handed_over:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._is_handed_over:
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()

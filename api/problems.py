@@ -22,6 +22,7 @@ from butterbase.ai.rag_errors import (
 from butterbase.api.errors import (
     BodiesFullError,
     HeadTooLargeError,
+    MetricsRefusedError,
     MissingKeyError,
     NotFoundError,
     ReceiveTimeoutError,
@@ -42,7 +43,6 @@ from butterbase.sql.errors import (
     SpoolFullError,
     nearest,
 )
-from butterbase.sql.filters import InvalidFilterError
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ _STATUS: dict[type, int] = {
     ReceiveTimeoutError: 408,
     HeadTooLargeError: 431,
     BodiesFullError: 503,
-    InvalidFilterError: 400,
     InvalidTokenError: 401,
     MissingKeyError: 401,
     InsufficientScopeError: 403,
     KeyAdminRequiredError: 403,
+    MetricsRefusedError: 403,
     OperatorFactorError: 403,
     CollectionNotFoundError: 404,
     DocumentNotFoundError: 404,

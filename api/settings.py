@@ -57,6 +57,17 @@ class ApiSettings(SettingGroup, frozen=True):
         int, Meta(description="request bodies that a worker holds together", ge=1024)
     ] = 512 * 1024**2
 
+    broadcasts_per_s: Annotated[
+        int,
+        Meta(description="messages that a worker broadcasts over HTTP in a second, per app", ge=1),
+    ] = 1000
+    ready_lag_bytes_max: Annotated[
+        int, Meta(description="a log read farther behind than this is not ready", ge=0)
+    ] = 64 * 1024**2
+    ready_away_s_max: Annotated[
+        float, Meta(description="a stream process not heard of for so long is away", ge=5)
+    ] = 15.0
+
     @property
     def url(self) -> str:
         """Where clients reach us."""

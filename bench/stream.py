@@ -1,4 +1,5 @@
-"""The stream: changes a second through the log's reader, beside peers in the same run.
+"""The stream: changes a second through the log's reader, and frames a second to many sockets,
+beside peers in the same run.
 
 docs/benchmarks.md says how to read the figures.
 """
@@ -7,9 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from support import decode, machine
+from support import decode, fanout, machine
 
-PARTS = ("decode",)
+PARTS = ("decode", "fanout")
 
 
 def main() -> None:
@@ -20,6 +21,20 @@ def main() -> None:
     parser.add_argument(
         "--large", type=int, default=0, metavar="ROWS", help="also one transaction of so many rows"
     )
+    parser.add_argument(
+        "--sockets",
+        type=int,
+        nargs="+",
+        default=fanout.SOCKET_COUNTS,
+        metavar="N",
+        help="of the fanout part (default 1000 10000)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=fanout.FRAME_COUNT,
+        help="of the fanout part, over all sockets (default %(default)s)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write {metric: number}")
     arguments = parser.parse_args()
     print(f"{machine.describe()}, load average before {machine.load_average()}")
@@ -27,6 +42,8 @@ def main() -> None:
     metrics: dict[str, float] = {}
     if "decode" in arguments.part:
         metrics |= decode.measure(arguments.changes, arguments.rounds, arguments.large)
+    if "fanout" in arguments.part:
+        metrics |= fanout.measure(arguments.sockets, arguments.frames, arguments.rounds)
     print(f"load average after {machine.load_average()}")
     for name, value in metrics.items():
         print(f"{name} {value:.2f}")

@@ -195,6 +195,13 @@ def _db_push(settings: Settings, arguments: Namespace) -> None:
         print("nothing to apply")
 
 
+def _projections_rebuild(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import projections
+
+    rebuilt = projections.rebuild(open_cluster(settings), arguments.name, arguments.app)
+    print(f"{arguments.name} of {asyncio.run(rebuilt)} is rebuilt")
+
+
 COMMANDS: dict[str, tuple[str, Command]] = {
     "up": ("start everything on this machine", _up),
     "demo": (
@@ -224,6 +231,10 @@ KEYS_COMMANDS: dict[str, tuple[str, Command]] = {
     "rotate": ("seal all stored secrets, of all apps, with a new key", _keys_rotate),
 }
 
+
+PROJECTIONS_COMMANDS: dict[str, tuple[str, Command]] = {
+    "rebuild": ("make the rows anew out of their source, while all goes on", _projections_rebuild),
+}
 
 OPERATORS_COMMANDS: dict[str, tuple[str, Command]] = {
     "create": ("make an operator, and print a password this once", _operators_create),
@@ -256,6 +267,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name in ("create", "reset", "remove"):
         of_operators[name].add_argument("email", metavar="EMAIL", help="the operator's address")
+    _add_projections(commands)
     _add_rest(commands)
     return root
 
@@ -280,6 +292,15 @@ def _add_ai(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         default="month",
         help="of which this is the limit (default %(default)s)",
     )
+
+
+def _add_projections(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "tables that follow from the log: usage, embeddings"
+    group = commands.add_parser("projections", help=text, description=f"Projections: {text}.")
+    made = _add(group.add_subparsers(required=True, metavar="ACTION"), PROJECTIONS_COMMANDS)
+    rebuild = made["rebuild"]
+    rebuild.add_argument("name", metavar="NAME", choices=("usage", "embeddings"), help=text)
+    rebuild.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
 
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:

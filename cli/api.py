@@ -23,6 +23,7 @@ def serve(settings: Settings) -> None:
             settings.ai,
             settings.embedder,
             models_dir=models_dir(settings),
+            realtime=settings.stream.realtime,
         )
 
     ApiServer(settings.api, build_app, handover_path=handover_path(settings)).run()

@@ -7,5 +7,5 @@ from butterbase.cli.setup import set_up
 
 async def migrate(settings: Settings) -> None:
     """Raises SettingError, MigrationError."""
-    app = await set_up(open_cluster(settings))
+    app = await set_up(open_cluster(settings), schemas=settings.stream.schemas)
     print(f"the control database and {app.database} are up to date")

@@ -12,11 +12,12 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import FieldInfo, fields, replace
 
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
 from butterbase.api.settings import ApiSettings
+from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.errors import SettingError
 from butterbase.sql.settings import DatabaseSettings, SettingGroup
 
@@ -34,6 +35,61 @@ class StreamSettings(SettingGroup, frozen=True):
         int | None,
         Meta(description="port for websockets past the api, for a proxy; default none"),
     ] = None
+    realtime_schemas: Annotated[
+        str, Meta(description="schemas whose tables can be subscribed to, comma-separated")
+    ] = "public"
+    realtime_connections: Annotated[
+        int, Meta(description="websockets that are open at a time", ge=1)
+    ] = 10_000
+    realtime_channels: Annotated[int, Meta(description="channels of a websocket", ge=1)] = 100
+    realtime_joins_per_s: Annotated[
+        int, Meta(description="channels that a websocket may join in a second", ge=1)
+    ] = 100
+    realtime_messages_per_s: Annotated[
+        int, Meta(description="messages that a websocket may send in a second", ge=1)
+    ] = 1000
+    realtime_presence_calls: Annotated[
+        int, Meta(description="presence calls of a channel in 30 seconds", ge=1)
+    ] = 30
+    realtime_payload_bytes: Annotated[
+        int, Meta(description="largest payload of a broadcast", ge=1024, le=12_000_000)
+    ] = 3_000_000
+    realtime_replay_s: Annotated[
+        int, Meta(description="how long a client may be away and be told what it missed", ge=1)
+    ] = 600
+    realtime_replay_log_bytes: Annotated[
+        int, Meta(description="log of the server that is kept for that", ge=1024**2)
+    ] = 256 * 1024**2
+    realtime_replay_memory_bytes: Annotated[
+        int, Meta(description="memory for that, of each app, about", ge=1024**2)
+    ] = 64 * 1024**2
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """Raises SettingError where none is named."""
+        found = [name for part in self.realtime_schemas.split(",") if (name := part.strip())]
+        if not found:
+            raise SettingError("realtime_schemas names no schema")
+        return tuple(found)
+
+    @property
+    def realtime(self) -> RealtimeSettings:
+        defaults = RealtimeSettings()
+        return replace(
+            defaults,
+            schemas=self.schemas,
+            connection_count_max=self.realtime_connections,
+            channel_count_max=self.realtime_channels,
+            join_rate_max=self.realtime_joins_per_s,
+            message_rate_max=self.realtime_messages_per_s,
+            presence_call_count_max=self.realtime_presence_calls,
+            payload_bytes_max=self.realtime_payload_bytes,
+            replay_age_s=float(self.realtime_replay_s),
+            replay_log_bytes_max=self.realtime_replay_log_bytes,
+            replay_memory_bytes_max=self.realtime_replay_memory_bytes,
+            # What is longer than a payload may be ends the socket; what is so by little is told.
+            frame_bytes_max=max(defaults.frame_bytes_max, self.realtime_payload_bytes + 2_000_000),
+        )
 
 
 class Settings(Struct, frozen=True):

@@ -73,7 +73,7 @@ async def _run(cluster: Cluster, settings: Settings, server: EmbeddedPostgres | 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    app = await set_up(cluster)
+    app = await set_up(cluster, schemas=settings.stream.schemas)
     async with _children(cluster, settings) as children:
         announced = asyncio.create_task(_announce(cluster, settings, app))
         ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait())]

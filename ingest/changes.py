@@ -131,6 +131,12 @@ class LoggedChanges(ABC):
 
     @property
     @abstractmethod
+    def held_bytes(self) -> int:
+        """In memory, undecoded: what lies in a file does not count."""
+        ...
+
+    @property
+    @abstractmethod
     def tables(self) -> frozenset[QualifiedName]:
         """No change is of another table than these."""
         ...
@@ -157,6 +163,11 @@ class Commit(Struct, frozen=True):
     changes: Changes
     origin: str | None = None
     """Of a transaction that the server itself received by replication: where it was made."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping the commit costs, about; decoded it is a few times as much."""
+        return self.changes.held_bytes if isinstance(self.changes, LoggedChanges) else 0
 
     @property
     def tables(self) -> frozenset[QualifiedName]:

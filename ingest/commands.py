@@ -39,6 +39,25 @@ def render_try_lock(slot: str) -> bytes:
     return f"select pg_try_advisory_lock(hashtextextended({key}, 0))".encode()
 
 
+def render_confirmed(slot: str) -> bytes:
+    """A query for the position up to which the slot is acknowledged. Zero rows: there is none."""
+    name = _quote_literal(slot)
+    query = f"select confirmed_flush_lsn::text from pg_replication_slots where slot_name = {name}"  # noqa: S608
+    return query.encode()
+
+
+def render_copy(slot: str, copy: str) -> bytes:
+    """A query that copies the slot for this connection alone; the copy goes when that ends.
+
+    Answers whether the slot tells of prepared transactions. Zero rows: there is no such slot.
+    """
+    return (
+        "select source.two_phase from pg_replication_slots source,"  # noqa: S608  all are quoted
+        f" pg_copy_logical_replication_slot(source.slot_name, {_quote_literal(copy)}, true)"
+        f" where source.slot_name = {_quote_literal(slot)}"
+    ).encode()
+
+
 # The replication grammar has its own scanner: quotes are doubled, and that is all. (With
 # standard_conforming_strings, the default, the same holds for queries.)
 # https://github.com/postgres/postgres/blob/master/src/backend/replication/repl_scanner.l

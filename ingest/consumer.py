@@ -55,10 +55,29 @@ class Reader(Protocol):
         ...
 
 
+class Retention(Protocol):
+    """Wants part of the log to come again after a restart, whatever the readers say."""
+
+    async def begin(self, lsn: LSN) -> None:
+        """The log is told from here on, for the first time or after somebody else read on: what
+        came before will not come. Raises DatabaseUnavailableError.
+        """
+        ...
+
+    def advance(self, lsn: LSN) -> None:
+        """Every commit up to here was delivered."""
+        ...
+
+    @property
+    def held_at(self) -> LSN | None:
+        """What follows is to come again."""
+        ...
+
+
 class Lag(Struct, frozen=True):
     behind_bytes: int
-    """Log that the server has sent or told of and that is not acknowledged. The server may have
-    written more that it has not decoded yet: pg_replication_slots knows."""
+    """Log that the server has sent or told of and that readers are not done with. The server may
+    have written more that it has not decoded yet: pg_replication_slots knows."""
     behind_s: float
     """The age of the last commit received, 0 when everything is acknowledged."""
 
@@ -76,18 +95,21 @@ class Consumer:
         slot: str,
         publications: Sequence[str],
         readers: Sequence[Reader],
+        retention: Retention | None = None,
         settings: ConsumerSettings | None = None,
     ) -> None:
         self._dsn = dsn
         self._slot = slot
         self._publications = tuple(publications)
         self._readers = tuple(readers)
+        self._retention = retention
         self._settings = settings or ConsumerSettings()
         self._progress = Progress()
         self._prepared = Prepared()
         self._stream: ReplicationStream | None = None
         self._wal_end = ZERO
         self._last_commit_at: datetime | None = None
+        self._is_standby = False
         self._runner: asyncio.Task[None] | None = None
         self._connected_or_ended = asyncio.Event()
 
@@ -119,6 +141,11 @@ class Consumer:
     def is_connected(self) -> bool:
         return self._stream is not None
 
+    @property
+    def is_standby(self) -> bool:
+        """Whether somebody else reads the slot, and this waits for its turn."""
+        return self._is_standby
+
     async def wait_connected(self) -> None:
         """Wait until commits flow: none that comes after is missed. Raises what ended `run`."""
         while self._stream is None:
@@ -132,12 +159,22 @@ class Consumer:
     def acknowledged(self) -> LSN:
         """What the server need not send again, from the readers' present positions."""
         return self._progress.acknowledge(
-            (reader.position() for reader in self._readers), held_at=self._prepared.held_at
+            (reader.position() for reader in self._readers),
+            held_at=(
+                self._prepared.held_at,
+                None if self._retention is None else self._retention.held_at,
+            ),
         )
 
     @property
+    def delivered(self) -> LSN:
+        """Every commit up to here was handed to each reader."""
+        return self._progress.delivered
+
+    @property
     def lag(self) -> Lag:
-        behind_bytes = max(0, self._wal_end - self.acknowledged)
+        durable = self._progress.durable(reader.position() for reader in self._readers)
+        behind_bytes = max(0, self._wal_end - durable)
         if not behind_bytes or self._last_commit_at is None:
             return Lag(behind_bytes, 0.0)
         age = datetime.now(UTC) - self._last_commit_at
@@ -178,9 +215,13 @@ class Consumer:
                 publications=self._publications,
                 position=lambda: self.acknowledged,
                 settings=self._settings,
+                on_standby=self._stand_by,
+                begin=self._begin,
             )
         except (DatabaseUnavailableError, ReplicationError) as error:
             return error
+        finally:
+            self._is_standby = False
         async with stream:
             self._stream = stream
             self._connected_or_ended.set()
@@ -208,8 +249,26 @@ class Consumer:
                 if isinstance(told, Commit):
                     await self._deliver(told)
                 else:
-                    self._progress.advance(told)
+                    self._advance(told)
             stream.nudge()
+
+    async def _begin(self, confirmed: LSN) -> LSN:
+        if confirmed > self._progress.delivered:
+            # The first time, or somebody else has read on while we had no connection.
+            self._prepared.transactions.clear()
+            if self._retention is not None:
+                await self._retention.begin(confirmed)
+            self._progress.begin(confirmed)
+        # What was delivered need not come again: acknowledged it may be only much later.
+        return self._progress.delivered
+
+    def _advance(self, lsn: LSN) -> None:
+        self._progress.advance(lsn)
+        if self._retention is not None:
+            self._retention.advance(lsn)
+
+    def _stand_by(self) -> None:
+        self._is_standby = True
 
     def _open_file(self) -> IO[bytes]:
         return tempfile.TemporaryFile(dir=self._settings.spill_directory)
@@ -233,4 +292,4 @@ class Consumer:
             self._progress.begin_delivery(commit.lsn)
             for reader in self._readers:
                 await reader.deliver(commit)
-        self._progress.advance(commit.lsn)
+        self._advance(commit.lsn)

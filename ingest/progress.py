@@ -24,9 +24,13 @@ class Progress:
         self._delivered = ZERO
         self._acknowledged = ZERO
 
+    @property
+    def delivered(self) -> LSN:
+        return self._delivered
+
     def is_repeated(self, commit: LSN) -> bool:
-        """Whether this process delivered the commit before: after a new connection the server
-        starts over behind the last acknowledgement.
+        """Whether this process delivered the commit before. A new connection starts behind what was
+        delivered; were a server to start further back, nothing would be delivered twice.
         """
         return commit <= self._last_commit
 
@@ -39,10 +43,13 @@ class Progress:
         """Every commit up to here was handed to each reader."""
         self._delivered = max(self._delivered, lsn)
 
-    def acknowledge(self, positions: Iterable[LSN | None], *, held_at: LSN | None = None) -> LSN:
-        """What may be acknowledged, given the readers' positions (None holds nothing back), and
-        what must come again whatever they say (see assembler.Prepared).
-        """
+    def begin(self, confirmed: LSN) -> None:
+        """What comes before is not told to us: it was acknowledged, here or elsewhere."""
+        self._delivered = max(self._delivered, confirmed)
+        self._acknowledged = max(self._acknowledged, confirmed)
+
+    def durable(self, positions: Iterable[LSN | None]) -> LSN:
+        """What all readers are done with, given their positions (None holds nothing back)."""
         safe = min(
             (
                 position
@@ -51,7 +58,14 @@ class Progress:
             ),
             default=self._delivered,
         )
-        if held_at is not None:
-            safe = min(safe, held_at)
-        self._acknowledged = max(self._acknowledged, min(safe, self._delivered))
+        return min(safe, self._delivered)
+
+    def acknowledge(
+        self, positions: Iterable[LSN | None], *, held_at: Iterable[LSN | None] = ()
+    ) -> LSN:
+        """What may be acknowledged: what readers are done with and need not come again for others
+        (`held_at`: see assembler.Prepared and consumer.Retention).
+        """
+        held = [lsn for lsn in held_at if lsn is not None]
+        self._acknowledged = max(self._acknowledged, min([self.durable(positions), *held]))
         return self._acknowledged

@@ -89,9 +89,15 @@ _MADE: Final = """
     update butterbase.captures set lsn = %(lsn)s, made_at = now()
     where slot = %(slot)s and lsn is null
 """
-_RESYNCS: Final = """
+_CAPTURES: Final = """
     select lsn::text, resync, made_at from butterbase.captures
-    where slot = %s and resync is not null and lsn is not null order by id
+    where slot = %s and lsn is not null order by id
+"""
+_LAST_CAPTURE: Final = _CAPTURES + " desc limit 1"
+
+# Nobody reads it any more, or is about to stop.
+_DROP: Final = """
+    select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s
 """
 
 
@@ -171,18 +177,40 @@ async def ensure_slot(conn: AsyncConnection, name: str) -> LSN:
                 await conn.execute(_UNLOCK_SESSION, [name])
 
 
-class Resync(Struct, frozen=True):
-    """A gap: what was committed before `lsn` and not read by then is not in the log any more."""
+class Capture(Struct, frozen=True):
+    """When the slot was made: from `lsn` on it tells of every commit."""
 
     lsn: LSN
-    reason: str
+    resync: str | None
+    """Why there is a gap before it; None for the first."""
     at: datetime
 
 
-async def read_resyncs(conn: AsyncConnection, name: str) -> list[Resync]:
-    """Of the slot, the oldest first. Needs butterbase.captures."""
-    rows = await (await conn.execute(_RESYNCS, [name])).fetchall()
-    return [Resync(parse_lsn(lsn), reason, at) for lsn, reason, at in rows]
+async def read_captures(conn: AsyncConnection, slot: str) -> list[Capture]:
+    """The oldest first. Needs butterbase.captures."""
+    rows = await (await conn.execute(_CAPTURES, [slot])).fetchall()
+    return [Capture(parse_lsn(lsn), resync, at) for lsn, resync, at in rows]
+
+
+async def read_resyncs(conn: AsyncConnection, slot: str) -> list[Capture]:
+    """Those that mean a gap: what was committed before `lsn` and not read by then is not in the
+    log any more. The oldest first. Needs butterbase.captures.
+    """
+    return [capture for capture in await read_captures(conn, slot) if capture.resync is not None]
+
+
+async def read_capture(conn: AsyncConnection, slot: str) -> Capture | None:
+    """The last; None where that was not recorded."""
+    if not await _has_captures(conn):
+        return None
+    row = await (await conn.execute(_LAST_CAPTURE, [slot])).fetchone()
+    return None if row is None else Capture(parse_lsn(row[0]), *row[1:])
+
+
+async def drop_slot(conn: AsyncConnection, name: str) -> None:
+    """Drop the slot where it is there. Raises SlotError while it is read."""
+    with _refused_as(SlotError, f"replication slot {name}"):
+        await conn.execute(_DROP, [name])
 
 
 class _Slot(Struct, frozen=True):

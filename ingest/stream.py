@@ -7,17 +7,22 @@ https://www.postgresql.org/docs/current/protocol-replication.html
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 
 import psycopg
 from psycopg import AsyncConnection, pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from butterbase.ingest.commands import render_start, render_try_lock
-from butterbase.ingest.errors import ReplicationError, SlotError
+from butterbase.ingest.commands import (
+    render_confirmed,
+    render_copy,
+    render_start,
+    render_try_lock,
+)
+from butterbase.ingest.errors import SlotError
 from butterbase.ingest.frames import (
     PAYLOAD_AT,
     XLOG_DATA,
@@ -26,45 +31,21 @@ from butterbase.ingest.frames import (
     decode_frame,
     encode_status,
 )
-from butterbase.ingest.lsn import LSN, ZERO, format_lsn
+from butterbase.ingest.lsn import LSN, ZERO, format_lsn, parse_lsn
 from butterbase.ingest.pgoutput.reader import POSTGRES_EPOCH
+from butterbase.ingest.session import failure, refusal, replication_dsn
 from butterbase.ingest.settings import ConsumerSettings
-from butterbase.sql.errors import (
-    ButterbaseError,
-    DatabaseUnavailableError,
-    SettingError,
-    is_unavailable,
-)
+from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError, SettingError
 
 logger = logging.getLogger(__name__)
 
 SERVER_VERSION_MIN: Final = 15_00_00
 """The first with TABLES IN SCHEMA and without empty transactions in the log."""
 
-UNDEFINED_OBJECT: Final = "42704"
-OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 MICROSECOND: Final = timedelta(microseconds=1)
 
 BATCH_BYTES_MAX: Final = 256 * 1024
 """Read at once, before other tasks have their turn; one message may be larger."""
-
-# The texts of columns depend on these; ingest/values.py counts on them.
-TEXT_SETTINGS: Final = {
-    "datestyle": "ISO",
-    "timezone": "UTC",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-}
-
-
-# A reader whose host is gone must not hold its lock for long. (One that is alive but busy answers
-# these in its kernel.)
-_KEEPALIVES: Final = {
-    "tcp_keepalives_idle": "2",
-    "tcp_keepalives_interval": "1",
-    "tcp_keepalives_count": "2",
-}
 
 
 class ReplicationStream:
@@ -97,10 +78,16 @@ class ReplicationStream:
         publications: Sequence[str],
         position: Callable[[], LSN],
         settings: ConsumerSettings,
+        is_copy: bool = False,
+        on_standby: Callable[[], None] = lambda: None,
+        begin: Callable[[LSN], Awaitable[LSN]] | None = None,
     ) -> Self:
-        """Stream from `position()`, or from where the slot stands if that is later.
+        """Stream from `position()`, or from where the slot stands if that is later. `begin`, where
+        it is given, is told where the slot stands once it is ours, and says where to start.
 
-        `position` is asked again at each status: what it returns is acknowledged.
+        `position` is asked again at each status: what it returns is acknowledged. With `is_copy`
+        through a copy of the slot, beside whoever reads the slot, which is left as it is.
+        `on_standby` is called when somebody else is found to read it.
 
         Raises DatabaseUnavailableError, ReplicationError, SlotError, SettingError.
         """
@@ -110,9 +97,13 @@ class ReplicationStream:
             raise DatabaseUnavailableError(f"no replication connection: {error}") from error
         stream = cls(conn, position, settings)
         try:
-            await stream._wait_turn(slot)
+            if is_copy:
+                slot, start = await stream._copy(slot)
+            else:
+                await stream._wait_turn(slot, on_standby)
+                start = position() if begin is None else await begin(await stream._confirmed(slot))
             async with asyncio.timeout(settings.connect_timeout_s):
-                await stream._start(slot, publications)
+                await stream._start(slot, publications, start)
         except BaseException as error:
             await stream.close()
             if isinstance(error, TimeoutError | psycopg.OperationalError):
@@ -168,7 +159,22 @@ class ReplicationStream:
 
     # Setting up
 
-    async def _wait_turn(self, slot: str) -> None:
+    async def _copy(self, slot: str) -> tuple[str, LSN]:
+        """The copy's name, and where to start."""
+        copy = f"butterbase_copy_{secrets.token_hex(8)}"
+        result = await self._query(slot, render_copy(slot, copy))
+        if not result.ntuples:
+            raise SlotError(f"slot {slot} is not there to be copied")
+        # Of a transaction that was prepared before the start, only its commit would be told.
+        return copy, ZERO if result.get_value(0, 0) == b"t" else self._position()
+
+    async def _confirmed(self, slot: str) -> LSN:
+        """Zero where there is no slot: starting says what is wrong with it."""
+        result = await self._query(slot, render_confirmed(slot))
+        text = result.get_value(0, 0) if result.ntuples else None
+        return ZERO if text is None else parse_lsn(text.decode())
+
+    async def _wait_turn(self, slot: str, on_standby: Callable[[], None]) -> None:
         """Wait until nobody else reads the slot, as long as it takes: a standby takes over.
 
         The lock is the replication connection's own, so that it goes when the stream does. It is
@@ -176,36 +182,36 @@ class ReplicationStream:
         """
         query = render_try_lock(slot)
         is_standby = False
-        while True:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                self._pgconn.send_query(query)
-                self._pgconn.flush()
-                result = await self._result()
-                while await self._result() is not None:
-                    pass
-            if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-                raise _refusal(slot, result)
-            if result.get_value(0, 0) == b"t":
-                return
+        while (await self._query(slot, query)).get_value(0, 0) != b"t":
             if not is_standby:
                 is_standby = True
                 logger.info("slot %s has a reader: standing by", slot)
+                on_standby()
             await asyncio.sleep(self._settings.standby_interval_s)
 
-    async def _start(self, slot: str, publications: Sequence[str]) -> None:
+    async def _query(self, slot: str, query: bytes) -> pq.abc.PGresult:
+        async with asyncio.timeout(self._settings.connect_timeout_s):
+            self._pgconn.send_query(query)
+            self._pgconn.flush()
+            result = await self._result()
+            while await self._result() is not None:
+                pass
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            raise refusal(slot, result)
+        return result
+
+    async def _start(self, slot: str, publications: Sequence[str], start: LSN) -> None:
         server_version = self._pgconn.server_version
         if server_version < SERVER_VERSION_MIN:
             raise SettingError(f"Postgres {server_version // 10000} is too old: 15 is needed")
-        start = self._position()
         self._pgconn.send_query(
             render_start(slot, publications, start=start, server_version=server_version)
         )
         self._pgconn.flush()
         result = await self._result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
-            raise _refusal(slot, result)
+            raise refusal(slot, result)
         self._is_streaming = True
-        self._reported = start
         self._feedback = asyncio.create_task(self._report(), name=f"standby status {slot}")
         logger.info("streaming from slot %s after %s", slot, format_lsn(start))
 
@@ -265,7 +271,7 @@ class ReplicationStream:
         result = await self._result()
         if result is None or result.status == pq.ExecStatus.COMMAND_OK:
             return DatabaseUnavailableError("the server ended the stream")
-        return _failure(result)
+        return failure(result)
 
     # Reporting
 
@@ -352,55 +358,3 @@ class ReplicationStream:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def replication_dsn(dsn: str, settings: ConsumerSettings) -> str:
-    """The DSN with what a replication connection of ours adds. Raises SettingError."""
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
-        raise SettingError("the DSN of the log cannot be read") from error
-    session = (
-        TEXT_SETTINGS
-        | _KEEPALIVES
-        | {"wal_sender_timeout": f"{settings.sender_timeout_s * 1000:.0f}"}
-    )
-    options = " ".join(f"-c {name}={value}" for name, value in session.items())
-    return make_conninfo(
-        dsn,
-        application_name=given.get("application_name") or "butterbase stream",
-        replication="database",
-        client_encoding="utf8",
-        connect_timeout=settings.connect_timeout_s,
-        # Ours last: they win.
-        options=f"{given.get('options') or ''} {options}".strip(),
-    )
-
-
-def _refusal(slot: str, result: pq.abc.PGresult | None) -> ButterbaseError:
-    """Why START_REPLICATION failed. A slot that is in use may be free at the next attempt."""
-    if result is None:
-        return ReplicationError(f"slot {slot}: START_REPLICATION was not answered")
-    sqlstate = _sqlstate(result)
-    message = f"slot {slot}: {_text(result)}"
-    if sqlstate in (UNDEFINED_OBJECT, OBJECT_NOT_IN_PREREQUISITE_STATE):
-        return SlotError(
-            message,
-            hint="Set the slot up again; if it was invalidated, drop it first and rebuild the"
-            " projections: the changes it had not read are gone.",
-        )
-    return _failure(result)
-
-
-def _failure(result: pq.abc.PGresult) -> ButterbaseError:
-    if is_unavailable(_sqlstate(result)):
-        return DatabaseUnavailableError(_text(result))
-    return ReplicationError(_text(result))
-
-
-def _sqlstate(result: pq.abc.PGresult) -> str:
-    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-
-
-def _text(result: pq.abc.PGresult) -> str:
-    return result.get_error_message() or f"unexpected status {result.status}"

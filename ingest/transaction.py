@@ -126,6 +126,7 @@ class Transaction:
             may_have_ddl=self._may_have_ddl,
             aborted=self._aborted if self.is_streamed else None,
             count=sum(self._counts.values()),
+            held_bytes=self.held_bytes,
         )
 
     def _count(self, key: bytes, count: int) -> None:
@@ -153,6 +154,7 @@ class _Changes(LoggedChanges):
         "_described",
         "_file",
         "_frames",
+        "_held_bytes",
         "_may_have_ddl",
         "_relations",
         "_tables",
@@ -169,6 +171,7 @@ class _Changes(LoggedChanges):
         may_have_ddl: bool,
         aborted: Collection[bytes] | None,
         count: int,
+        held_bytes: int,
     ) -> None:
         """`aborted` is None when the messages name no transactions; `frames` follow the file's."""
         self._frames = frames
@@ -179,6 +182,7 @@ class _Changes(LoggedChanges):
         self._may_have_ddl = may_have_ddl
         self._aborted = aborted
         self._count = count
+        self._held_bytes = held_bytes
         self._decoded: tuple[Change, ...] | None = None
 
     def __len__(self) -> int:
@@ -203,6 +207,10 @@ class _Changes(LoggedChanges):
 
     def __repr__(self) -> str:
         return f"<{self._count} changes of {sorted(self.tables)}>"
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held_bytes
 
     @property
     def tables(self) -> frozenset[QualifiedName]:

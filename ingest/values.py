@@ -4,13 +4,13 @@ The text must come from a session with DateStyle ISO, TimeZone UTC, bytea_output
 extra_float_digits 1 or more, as the replication connection sets them.
 
 What the log tells of a type is its oid. `Types` knows the built-in ones, and is told of domains,
-composites, arrays and enums by whoever can ask the database (TYPES_QUERY). A type that it does not
-know becomes a JSON string of its text. That is what `to_json` does too, except for types with a
-cast to json (hstore), and for int2vector and oidvector, which stand in no API.
+composites and arrays by whoever can ask the database (`types_query`). A type that it does not know
+becomes a JSON string of its text. That is what `to_json` does too, except for types with a cast to
+json, of which hstore alone is known.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
@@ -20,9 +20,9 @@ from msgspec import Struct
 from butterbase.ingest.changes import Column, Row, Toast
 from butterbase.ingest.errors import MalformedMessageError
 
-_Encoder: TypeAlias = Callable[[str], bytes]
+Encoder: TypeAlias = Callable[[str], bytes]
 
-_encode_text: _Encoder = msgspec.json.Encoder().encode
+_encode_text: Encoder = msgspec.json.Encoder().encode
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 # One token of an array literal. The bounds prefix `[0:1][2:3]=` is only written when a lower bound
@@ -46,11 +46,16 @@ _FIELD_ESCAPED = re.compile(r'["\\](.)', re.DOTALL)
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
+# https://www.postgresql.org/docs/current/hstore.html#HSTORE-EXTERNAL-REP
+_HSTORE_PAIR = re.compile(
+    r'"(?P<key>(?:[^"\\]|\\.)*)"=>(?:"(?P<value>(?:[^"\\]|\\.)*)"|NULL)(?:, |\Z)', re.DOTALL
+)
+
 
 # Composites' attributes are rows' columns too, so the types that they have are asked for as well.
-TYPES_QUERY: Final = """
+_TYPES_QUERY: Final = """
     with recursive wanted (oid) as (
-      select t.oid from pg_type t where t.oid = any($1::oid[])
+      select t.oid from pg_type t where t.oid = any(%s)
       union
       select part.oid from wanted
       join pg_type t on t.oid = wanted.oid
@@ -73,10 +78,26 @@ TYPES_QUERY: Final = """
           '[]')
         from pg_attribute a
         where a.attrelid = t.typrelid and t.typrelid <> 0 and a.attnum > 0 and not a.attisdropped
-      ))), '[]')::text
-    from wanted join pg_type t using (oid)
+      ),
+      'is_hstore', hstore.is_it) order by t.oid), '[]')
+    from wanted
+    join pg_type t using (oid)
+    cross join lateral (
+      select exists (
+        select from pg_cast c join pg_proc f on f.oid = c.castfunc
+        where c.castsource = t.oid and c.casttarget = 'json'::regtype
+          and f.prosrc = 'hstore_to_json' and f.prolang = 13) as is_it  -- 13: C
+    ) hstore
+    where t.typbasetype <> 0 or t.typelem <> 0 or t.typrelid <> 0 or hstore.is_it
 """
-"""$1: the oids of columns' types. One text, for `decode_types`."""
+
+
+def types_query(oids: str) -> str:
+    """The types that columns' types are made of, and these; `oids` is SQL, an array.
+
+    The query's answer is a JSON array of Type. Those that are made of no others are left out.
+    """
+    return _TYPES_QUERY % oids
 
 
 class Type(Struct, frozen=True):
@@ -91,14 +112,39 @@ class Type(Struct, frozen=True):
     """Between the elements of an array: a comma, except for box[]."""
     attributes: tuple[tuple[str, int], ...] = ()
     """Of a composite: names and the oids of their types."""
+    is_hstore: bool = False
+    """Which is an object, since the extension has a cast to json."""
 
 
-_TYPE_LIST: Final = msgspec.json.Decoder(list[Type])
+class RowEncoder:
+    """Writes some columns of a table's rows as JSON objects."""
 
+    def __init__(self, types: "Types", columns: Iterable[tuple[int, Column]]) -> None:
+        """`columns` with their places in a row, in the order in which they are written."""
+        self._fields = [
+            (_key(column.name), types.encoder(column.type_oid), place) for place, column in columns
+        ]
 
-def decode_types(answer: str | bytes) -> list[Type]:
-    """The answer to TYPES_QUERY."""
-    return _TYPE_LIST.decode(answer)
+    def encode(self, row: Row) -> bytes:
+        """An unchanged large value is left out: it is not known. Raises MalformedMessageError."""
+        return b"{%b}" % b",".join(
+            [
+                key + (b"null" if value is None else encode(value))
+                for key, encode, place in self._fields
+                if (value := row[place]) is not Toast.UNCHANGED
+            ]
+        )
+
+    def encode_short(self, row: Row, *, value_bytes_max: int, always: Collection[int]) -> bytes:
+        """As `encode`, without longer values, except for those of the places in `always`."""
+        told = []
+        for key, encode, place in self._fields:
+            value = row[place]
+            if value is not Toast.UNCHANGED:
+                text = b"null" if value is None else encode(value)
+                if len(text) <= value_bytes_max or place in always:
+                    told.append(key + text)
+        return b"{%b}" % b",".join(told)
 
 
 class Types:
@@ -110,36 +156,34 @@ class Types:
 
     def encode_value(self, type_oid: int, text: str) -> bytes:
         """One value, not NULL, as JSON. Raises MalformedMessageError for an array that is none."""
-        return (self._encoders.get(type_oid) or self._encoder(type_oid))(text)
+        return self.encoder(type_oid)(text)
 
     def encode_row(self, columns: Sequence[Column], row: Row) -> bytes:
         """A JSON object with the columns in order.
 
         An unchanged large value is left out: it is not known. Raises MalformedMessageError.
         """
-        return b"{%b}" % b",".join(
-            _key(column.name)
-            + (b"null" if value is None else self.encode_value(column.type_oid, value))
-            for column, value in zip(columns, row, strict=True)
-            if value is not Toast.UNCHANGED
-        )
+        return RowEncoder(self, enumerate(columns)).encode(row)
 
-    def _encoder(self, type_oid: int) -> _Encoder:
+    def encoder(self, type_oid: int) -> Encoder:
+        """For values that are not NULL."""
         encoder = self._encoders.get(type_oid)
         if encoder is None:
             encoder = self._encoders[type_oid] = self._made_encoder(self._types.get(type_oid))
         return encoder
 
-    def _made_encoder(self, type_: Type | None) -> _Encoder:
+    def _made_encoder(self, type_: Type | None) -> Encoder:
         if type_ is None:
             return _encode_text
+        if type_.is_hstore:
+            return _encode_hstore
         if type_.base:
-            return self._encoder(type_.base)
+            return self.encoder(type_.base)
         if type_.element:
             tokens = _ARRAY_TOKENS[";" if type_.delimiter == ";" else ","]
-            return partial(_encode_array, self._encoder(type_.element), tokens=tokens)
+            return partial(_encode_array, self.encoder(type_.element), tokens=tokens)
         if type_.attributes:
-            attributes = [(_key(name), self._encoder(oid)) for name, oid in type_.attributes]
+            attributes = [(_key(name), self.encoder(oid)) for name, oid in type_.attributes]
             return partial(_encode_composite, attributes)
         return _encode_text
 
@@ -180,7 +224,7 @@ def _encode_timestamptz(text: str) -> bytes:
     return _encode_text(text.replace(" ", "T", 1).replace("+00", "+00:00", 1))
 
 
-def _encode_composite(attributes: Sequence[tuple[bytes, _Encoder]], text: str) -> bytes:
+def _encode_composite(attributes: Sequence[tuple[bytes, Encoder]], text: str) -> bytes:
     fields = _fields(text)
     if len(fields) != len(attributes):
         # The type was altered since it was asked for, or since the value was written.
@@ -207,8 +251,26 @@ def _fields(text: str) -> list[str | None]:
     return fields
 
 
+def _encode_hstore(text: str) -> bytes:
+    pairs = []
+    position = 0
+    while pair := _HSTORE_PAIR.match(text, position):
+        key, value = pair["key"], pair["value"]
+        told = b"null" if value is None else _encode_text(_ESCAPED.sub(r"\1", value))
+        pairs.append(_encode_text(_ESCAPED.sub(r"\1", key)) + b": " + told)
+        position = pair.end()
+    if position != len(text):
+        raise MalformedMessageError(f"not an hstore: {text[:60]!r}")
+    return b"{%b}" % b", ".join(pairs)
+
+
+def _encode_vector(encode_element: Encoder, text: str) -> bytes:
+    """int2vector, oidvector: elements with blanks between."""
+    return b"[%b]" % b",".join(map(encode_element, text.split()))
+
+
 def _encode_array(
-    encode_element: _Encoder, text: str, *, tokens: re.Pattern[str] = _ARRAY_TOKEN
+    encode_element: Encoder, text: str, *, tokens: re.Pattern[str] = _ARRAY_TOKEN
 ) -> bytes:
     bounds = _ARRAY_BOUNDS.match(text)
     position = bounds.end() if bounds else 0
@@ -234,7 +296,7 @@ def _encode_array(
     return open_arrays[0][0]
 
 
-def _encode_element(encode_element: _Encoder, token: re.Match[str]) -> bytes:
+def _encode_element(encode_element: Encoder, token: re.Match[str]) -> bytes:
     quoted = token["quoted"]
     if quoted is not None:
         return encode_element(_ESCAPED.sub(r"\1", quoted))
@@ -242,16 +304,18 @@ def _encode_element(encode_element: _Encoder, token: re.Match[str]) -> bytes:
 
 
 # (type's oid, its array's oid, encoder), from pg_type.dat. oid itself is a string in to_json.
-_TYPES: Final[tuple[tuple[int, int, _Encoder], ...]] = (
+_TYPES: Final[tuple[tuple[int, int, Encoder], ...]] = (
     (16, 1000, _encode_bool),
     (17, 1001, _encode_text),  # bytea
     (18, 1002, _encode_text),  # "char"
     (19, 1003, _encode_text),  # name
     (20, 1016, _encode_raw),  # int8
     (21, 1005, _encode_raw),  # int2
+    (22, 1006, partial(_encode_vector, _encode_raw)),  # int2vector
     (23, 1007, _encode_raw),  # int4
     (25, 1009, _encode_text),  # text
     (26, 1028, _encode_text),  # oid
+    (30, 1013, partial(_encode_vector, _encode_text)),  # oidvector
     (114, 199, _encode_raw),  # json
     (700, 1021, _encode_number),  # float4
     (701, 1022, _encode_number),  # float8
@@ -268,7 +332,7 @@ _TYPES: Final[tuple[tuple[int, int, _Encoder], ...]] = (
     (2950, 2951, _encode_text),  # uuid
     (3802, 3807, _encode_raw),  # jsonb
 )
-_ENCODERS: Final[dict[int, _Encoder]] = {
+_ENCODERS: Final[dict[int, Encoder]] = {
     **{oid: encode for oid, _, encode in _TYPES},
     **{array: partial(_encode_array, encode) for _, array, encode in _TYPES},
 }

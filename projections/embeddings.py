@@ -7,10 +7,11 @@ as before keeps its vector.
 
 import asyncio
 from collections.abc import Sequence
+from typing import LiteralString
 from uuid import UUID
 
 from msgspec import Struct
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from butterbase.ingest.changes import (
     Commit,
@@ -29,6 +30,8 @@ DOCUMENTS = ("ai", "documents")
 
 WRITE_COUNT_MAX = 1_000
 """Chunks of one statement."""
+READ_COUNT_MAX = 1_000
+"""Documents that are listed at once when all are gone through."""
 
 _FORGET = "delete from ai.chunks where document_id = %(document)s"
 _FORGET_INDEX = "delete from ai.document_index where document_id = %(document)s"
@@ -53,6 +56,25 @@ left join (
 left join ai.chunks o on o.document_id = %(document)s and o.ordinal = kept.ordinal
 """
 _DROP_OLD = "delete from ai.chunks where document_id = %(document)s and ordinal < 0"
+_STORED = """
+select ordinal, start_offset, end_offset, content_hash from ai.chunks
+where document_id = %s order by ordinal
+"""
+_FORGET_GONE = """
+delete from {table} where not exists (select from ai.documents where id = document_id)
+"""
+# A part after the other, in the order of the ids.
+_ALL = """
+select id, version from ai.documents
+where %(after)s::uuid is null or id > %(after)s order by id limit %(count)s
+"""
+# A document of that id may have been deleted and made again.
+_STALE = """
+select d.id, d.version from ai.documents d left join ai.document_index i on i.document_id = d.id
+where (%(after)s::uuid is null or d.id > %(after)s)
+  and (i.version is distinct from d.version or i.indexed_at <= d.created_at)
+order by d.id limit %(count)s
+"""
 _WRITE_INDEX = """
 insert into ai.document_index (document_id, version, chunk_count)
 values (%(document)s, %(version)s, %(count)s)
@@ -72,6 +94,7 @@ class Embeddings:
     """See projections/projection.py."""
 
     name = "embeddings"
+    tables = (("ai", "chunks"), ("ai", "document_index"))
 
     def wants(self, commit: Commit) -> bool:
         return any(commit.changes_of(DOCUMENTS))
@@ -89,10 +112,42 @@ class Embeddings:
                     case LogicalMessage():
                         pass
 
+    async def resync(self, conn: AsyncConnection) -> None:
+        """By the documents' versions."""
+        await _index_all(conn, _STALE)
 
-async def _index(conn: AsyncConnection, document: _Document) -> None:
+    async def rebuild(self, conn: AsyncConnection) -> None:
+        """By their texts. Where the chunks are as before, they stay, with their vectors."""
+        await _index_all(conn, _ALL)
+
+
+async def _index_all(conn: AsyncConnection, which: LiteralString) -> None:
+    for table in (sql.Identifier("ai", "chunks"), sql.Identifier("ai", "document_index")):
+        await conn.execute(sql.SQL(_FORGET_GONE).format(table=table))
+    after: UUID | None = None
+    while True:
+        cursor = await conn.execute(which, {"after": after, "count": READ_COUNT_MAX})
+        found = await cursor.fetchall()
+        if not found:
+            return
+        for id_, version in found:
+            # One text at a time: each may have megabytes.
+            cursor = await conn.execute("select content from ai.documents where id = %s", [id_])
+            row = await cursor.fetchone()
+            assert row is not None, "all is read of one snapshot"
+            await _index(conn, _Document(id_, version, row[0]), is_kept_if_equal=True)
+        after = found[-1][0]
+
+
+async def _index(
+    conn: AsyncConnection, document: _Document, *, is_kept_if_equal: bool = False
+) -> None:
     if document.content is not None:
-        await _write_chunks(conn, document.id, document.content)
+        # In a thread, and written in parts: the largest texts take seconds to cut and would hold
+        # up all else in this loop.
+        chunks = await asyncio.to_thread(chunk, document.content)
+        if not (is_kept_if_equal and await _are_stored(conn, document.id, chunks)):
+            await _write_chunks(conn, document.id, chunks)
     cursor = await conn.execute(
         "select count(*) from ai.chunks where document_id = %s", [document.id]
     )
@@ -102,11 +157,13 @@ async def _index(conn: AsyncConnection, document: _Document) -> None:
     await conn.execute(_WRITE_INDEX, values)
 
 
-async def _write_chunks(conn: AsyncConnection, document: UUID, content: str) -> None:
+async def _are_stored(conn: AsyncConnection, document: UUID, chunks: Sequence[Chunk]) -> bool:
+    stored = await (await conn.execute(_STORED, [document])).fetchall()
+    return stored == [(c.ordinal, c.start, c.end, content_hash(c)) for c in chunks]
+
+
+async def _write_chunks(conn: AsyncConnection, document: UUID, chunks: Sequence[Chunk]) -> None:
     await conn.execute(_STEP_ASIDE, {"document": document})
-    # In a thread, and written in parts: the largest texts take seconds to cut and would hold up
-    # all else in this loop.
-    chunks = await asyncio.to_thread(chunk, content)
     for first in range(0, len(chunks), WRITE_COUNT_MAX):
         part = chunks[first : first + WRITE_COUNT_MAX]
         await conn.execute(_WRITE, {"document": document, **_columns(part)})

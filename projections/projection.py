@@ -5,11 +5,11 @@ from typing import Protocol
 
 from psycopg import AsyncConnection
 
-from butterbase.ingest.changes import Commit
+from butterbase.ingest.changes import Commit, QualifiedName
 
 
 class Projection(Protocol):
-    """Rows derived from the log.
+    """Rows derived from the log, and from tables whose changes the log tells.
 
     The runner calls `apply` inside a transaction that also advances the checkpoint, so what it
     writes to `conn` exists exactly as often as the commit: once. It writes nothing elsewhere.
@@ -20,10 +20,27 @@ class Projection(Protocol):
         """Stable: the checkpoint is kept under it."""
         ...
 
+    @property
+    def tables(self) -> Sequence[QualifiedName]:
+        """What it writes."""
+        ...
+
     def wants(self, commit: Commit) -> bool:
         """Whether `apply` would do anything; an unwanted commit costs no transaction."""
         ...
 
     async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
         """Write what these commits, in order, change in the projection's tables."""
+        ...
+
+    async def resync(self, conn: AsyncConnection) -> None:
+        """Make the rows what the sources have come to, after a part of the log was lost.
+
+        `conn` is in a transaction that sees one snapshot of all tables, and keeps others from
+        writing to the projection's.
+        """
+        ...
+
+    async def rebuild(self, conn: AsyncConnection) -> None:
+        """The same without trust in the rows that are there."""
         ...

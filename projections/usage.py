@@ -4,6 +4,7 @@
 after its answer.
 """
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -21,6 +22,8 @@ from butterbase.projections.budgets import TABLES, EndedCall, lock_ledger, recou
 AI_CALL = "ai.call"
 EVENTS = ("butterbase", "events")
 STATEMENT_ROW_COUNT_MAX = 5_000
+LOOKED_AT_COUNT_MAX = 5_000
+"""Changes that are looked through without giving way to others, to save a transaction."""
 
 _NUL = b"\\u0000"
 """As JSON has it; Postgres's text cannot."""
@@ -143,14 +146,19 @@ class UsageProjection:
     tables = (("butterbase", "usage"), *TABLES)
 
     def wants(self, commit: Commit) -> bool:
+        if len(commit.changes) > LOOKED_AT_COUNT_MAX:
+            return EVENTS in commit.tables
         return any(map(_is_ai_call, commit.changes_of(EVENTS)))
 
     async def apply(self, conn: AsyncConnection, commits: Sequence[Commit]) -> None:
-        events = [event for commit in commits for event in _events(commit)]
+        events = (event for commit in commits for event in _events(commit))
+        ended: list[EndedCall] = []
         await lock_ledger(conn)
-        await _add(conn, events)
+        while part := list(itertools.islice(events, STATEMENT_ROW_COUNT_MAX)):
+            await _add(conn, part)
+            ended += [event.ended for event in part]
         # Last, since admissions wait for its locks.
-        await settle(conn, [event.ended for event in events])
+        await settle(conn, ended)
 
     async def rebuild(self, conn: AsyncConnection) -> None:
         """Sum all events anew. Nobody else may write to `tables` meanwhile."""
@@ -174,9 +182,8 @@ from butterbase.events where type = %s
 
 
 async def _add(conn: AsyncConnection, events: Sequence["_Call | _Unreadable"]) -> None:
-    calls = [event for event in events if isinstance(event, _Call)]
-    for first in range(0, len(calls), STATEMENT_ROW_COUNT_MAX):
-        await conn.execute(_ADD, _columns(calls[first : first + STATEMENT_ROW_COUNT_MAX]))
+    if calls := [event for event in events if isinstance(event, _Call)]:
+        await conn.execute(_ADD, _columns(calls))
 
 
 def _columns(calls: Sequence["_Call"]) -> dict[str, list[object]]:

@@ -1,7 +1,6 @@
-"""Filters as text, `id=eq.7`, and as values: shared by REST and realtime.
+"""Filters as text, `id=eq.7`, and as values: for REST, and in parts for realtime.
 
-The grammar is PostgREST's, https://docs.postgrest.org/en/stable/references/api/tables_views.html;
-of its operators realtime knows `eq` and `in`.
+The grammar is PostgREST's, https://docs.postgrest.org/en/stable/references/api/tables_views.html
 """
 
 import re
@@ -10,14 +9,12 @@ from typing import Literal, cast
 
 from msgspec import Struct
 
-from butterbase.sql.errors import ButterbaseError
 from butterbase.sql.memo import memoized
 from butterbase.sql.scanner import (
     NOTHING,
     Fault,
     ScanError,
     common_prefix,
-    explanation,
     merged,
     quoted,
     unescaped,
@@ -51,18 +48,6 @@ _ELEMENTS = re.compile(rf"{_ELEMENT},", re.DOTALL)
 _LIST_START = re.compile(r"[ \t]*(\([ \t]*)?")
 
 
-FILTER_VALUE_COUNT_MAX = 100
-"""In the list of a subscription's filter."""
-
-_HINT = "use eq or in"
-
-
-class InvalidFilterError(ButterbaseError):
-    """A filter cannot be read."""
-
-    code = "PGRST100"
-
-
 class Operation(Struct, frozen=True):
     """`not.eq(any)`, `fts(french)`, `is.null`: all of a filter but its column and its value."""
 
@@ -74,47 +59,6 @@ class Operation(Struct, frozen=True):
     """The text search configuration of `fts` and its kin."""
     word: Literal["null", "not_null", "true", "false", "unknown"] | None = None
     """What `is` compares with."""
-
-
-class Equals(Struct, frozen=True):
-    """`column = value`; as in SQL, NULL on either side never matches."""
-
-    column: str
-    value: str
-    """Text that Postgres reads as the column's type."""
-
-
-class OneOf(Struct, frozen=True):
-    """`column in (values)`, of at least one value."""
-
-    column: str
-    values: tuple[str, ...]
-
-
-def parse_filter(column: str, text: str) -> Equals | OneOf:
-    """Read `eq.7` or `in.(7,8)` for a column. Raises InvalidFilterError, which names the filter."""
-    readable = f"{column}={text}".replace("\0", "?")
-    try:
-        operation, start = read_operation(text)
-    except ScanError as error:
-        reason = explanation(text, error.fault)
-        raise InvalidFilterError(f"{readable}: {reason}", hint=_HINT) from error
-    if operation not in (Operation("eq"), Operation("in")):
-        operator = text[:start].rstrip(".")
-        raise InvalidFilterError(f"{readable}: unknown operator {operator}", hint=_HINT)
-    if not column or "\0" in column or "\0" in text:
-        raise InvalidFilterError(f"{readable}: a name or value cannot be read")
-    if operation.operator == "eq":
-        return Equals(column, text[start:])
-    try:
-        values, end = read_list(text, start)
-    except ScanError as error:
-        raise InvalidFilterError(f"{readable}: {explanation(text, error.fault)}") from error
-    if end != len(text) or not 0 < len(values) <= FILTER_VALUE_COUNT_MAX:
-        raise InvalidFilterError(
-            f"{readable}: a list of 1 to {FILTER_VALUE_COUNT_MAX} values is expected"
-        )
-    return OneOf(column, tuple(values))
 
 
 def read_operation(text: str, start: int = 0) -> tuple[Operation, int]:

@@ -1,19 +1,21 @@
 """The log's readers in the test's own loop, as cli/stream.py runs them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.cli.settings import Settings, load_settings
-from butterbase.cli.stream import Streams
+from butterbase.cli.streams import Streams
 from tests.installation import Installation
 
 
-def settings_of(installation: Installation) -> Settings:
+def settings_of(installation: Installation, **more: object) -> Settings:
     return load_settings(
-        {
+        more
+        | {
             "database_url": installation.cluster.admin_dsn(),
             "master_key": installation.cluster.master_key.text(),
             "control_database": installation.control.name,
@@ -24,9 +26,11 @@ def settings_of(installation: Installation) -> Settings:
 
 
 @asynccontextmanager
-async def following(installation: Installation, embedder: LazyEmbedder) -> AsyncIterator[Streams]:
+async def following(
+    installation: Installation, embedder: LazyEmbedder, **settings: object
+) -> AsyncIterator[Streams]:
     """The stream process's readers, without its sockets."""
-    streams = Streams(installation.cluster, settings_of(installation), embedder)
+    streams = Streams(installation.cluster, settings_of(installation, **settings), embedder)
     task = asyncio.create_task(streams.run())
     try:
         yield streams
@@ -36,3 +40,7 @@ async def following(installation: Installation, embedder: LazyEmbedder) -> Async
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        # What was connecting when it was cancelled hangs on its traceback, and half a connection
+        # would keep the test's databases from being dropped for a minute.
+        del task, streams
+        gc.collect()

@@ -40,7 +40,7 @@ function slotRow(slot) {
     slot.active
       ? { text: "reading", state: "good" }
       : { text: "not reading", state: "bad" },
-    { text: bytes(slot.lag_bytes), number: true },
+    { text: slot.lag_bytes === null ? "?" : bytes(slot.lag_bytes), number: true },
   ];
 }
 

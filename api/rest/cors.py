@@ -12,9 +12,8 @@ Header: TypeAlias = tuple[bytes, bytes]
 _METHODS = b"GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD"
 _ACCEPTED = (b"Authorization", b"Accept", b"Accept-Language", b"Content-Language")
 _EXPOSED = (
-    b"access-control-expose-headers",
     b"Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, "
-    b"Transfer-Encoding, Range-Unit",
+    b"Transfer-Encoding, Range-Unit"
 )
 _MAX_AGE = (b"access-control-max-age", b"86400")
 _ANY = (b"access-control-allow-origin", b"*")
@@ -23,11 +22,14 @@ _ANY = (b"access-control-allow-origin", b"*")
 class Cors(Struct, frozen=True):
     origins: tuple[str, ...] = ()
     """Those that may read answers, with credentials; empty for all, without."""
+    exposed: tuple[bytes, ...] = ()
+    """Headers of answers that scripts may read, beside PostgREST's."""
 
     def headers(self, origin: bytes) -> list[Header]:
         """Of an answer to a request from that origin."""
         allowed = self._allowed(origin)
-        return [*allowed, _EXPOSED] if allowed else []
+        names = b", ".join([_EXPOSED, *self.exposed])
+        return [*allowed, (b"access-control-expose-headers", names)] if allowed else []
 
     def preflight(self, origin: bytes, asked_headers: bytes) -> list[Header] | None:
         """Of the answer to a preflight request; None for an origin that is not allowed."""

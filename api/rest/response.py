@@ -39,6 +39,8 @@ class Outcome(Struct, frozen=True):
     location: bytes | None = None
     """A JSON array of the primary key's values as text."""
     inserted_count: int | None = None
+    position: bytes | None = None
+    """Where changes go on from what was read."""
 
 
 class Answer(Struct, frozen=True):
@@ -107,6 +109,8 @@ def _read(plan: Plan, outcome: Outcome, asked: Asked) -> tuple[int, list[Header]
     if plan.action == "read":
         query = b"?" + asked.canonical.encode() if asked.canonical else b""
         headers.append((b"content-location", plan.location + query))
+    if outcome.position is not None:
+        headers.append((b"butterbase-position", outcome.position))
     if plan.routine is not None and plan.routine.returns_void:
         status = 204
     return status, headers

@@ -253,7 +253,7 @@ class RestService:
 def _outcome(plan: Plan, result: Result) -> Outcome:
     if result.row_count == 0:  # a function that answers no row
         return Outcome(b"", 0)
-    count, total, headers, status, location, inserted, *body = result.rows()[0]
+    count, total, headers, status, location, inserted, position, *body = result.rows()[0]
     return Outcome(
         result.body if plan.main.is_chunked else body[0] or b"",
         int(count or 0),
@@ -262,6 +262,7 @@ def _outcome(plan: Plan, result: Result) -> Outcome:
         status,
         location,
         None if inserted is None else int(inserted),
+        position,
     )
 
 

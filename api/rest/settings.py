@@ -38,5 +38,7 @@ class RestSettings(Struct, frozen=True):
     app_settings: tuple[tuple[str, str], ...] = ()
     """`app.settings.*`, whole names and values."""
     server_timing_enabled: bool = False
+    tells_position: bool = False
+    """Whether reads are answered with the position in the log from which changes follow them."""
     uses_legacy_target_names: bool = True
     """`url-use-legacy-target-names`: an aliased relation may be filtered by its own name too."""

@@ -30,6 +30,7 @@ from butterbase.sql.secrets import MasterKey
 from . import by_hand
 
 API = (sys.executable, "-m", "butterbase.cli", "api")
+STREAM = (sys.executable, "-m", "butterbase.cli", "stream")
 BY_HAND = (
     *(sys.executable, "-m", "uvicorn", "support.by_hand:app", "--host=127.0.0.1"),
     *("--loop=uvloop", "--http=httptools", "--no-access-log", "--log-level=warning"),
@@ -137,6 +138,31 @@ def serving(installation: Installation) -> Iterator[Api]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def streaming(installation: Installation) -> Iterator[tuple[int, int]]:
+    """`butterbase stream`: the port of its websockets, and its process. It may not be ready yet."""
+    port = free_port(0)
+    assert port is not None
+    log = installation.directory / "stream.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            STREAM,
+            env={**environment(installation, port), "BUTTERBASE_STREAM_PORT": str(port)},
+            cwd=installation.directory,
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        yield port, process.pid
+    except BaseException:
+        print(log.read_text()[-2_000:])
+        raise
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager

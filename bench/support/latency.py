@@ -7,12 +7,10 @@ the clients are this process, and share the cores.
 """
 
 import asyncio
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,16 +23,14 @@ from websockets.exceptions import WebSocketException
 
 from butterbase.cli.setup import publish
 from butterbase.sql.claims import AUTHENTICATED
-from butterbase.sql.embedded import free_port
 
-from .installation import Installation, environment, installed
+from .installation import Installation, installed, streaming
 from .statistics import percentile
 
 SUBSCRIBER_COUNT: Final = 500
 CHANGES_PER_S: Final = 500
 WARM_UP_S: Final = 2
 READY_WITHIN_S: Final = 20.0
-STREAM: Final = (sys.executable, "-m", "butterbase.cli", "stream")
 TOPIC: Final = "realtime:messages"
 
 SCHEMA: Final = """
@@ -51,7 +47,7 @@ def measure(seconds: int) -> dict[str, float]:
         asyncio.run(publish(installation.cluster, installation.app))
         with psycopg.connect(installation.owner_dsn, autocommit=True) as conn:
             conn.execute(SCHEMA)
-        with _streaming(installation) as port:
+        with streaming(installation) as (port, _):
             taken = uvloop.run(_measure(installation, port, seconds))
     taken.sort()
     figures = {f"latency_p{p}_ms": percentile(taken, p) for p in (50, 90, 99)}
@@ -61,31 +57,6 @@ def measure(seconds: int) -> dict[str, float]:
         f" {len(taken):,} received: {described}, max {taken[-1]:.1f}"
     )
     return figures
-
-
-@contextmanager
-def _streaming(installation: Installation) -> Iterator[int]:
-    """The stream process; its port."""
-    port = free_port(0)
-    assert port is not None
-    log = installation.directory / "stream.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            STREAM,
-            env={**environment(installation, port), "BUTTERBASE_STREAM_PORT": str(port)},
-            cwd=installation.directory,
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
-        yield port
-    except BaseException:
-        print(log.read_text()[-2_000:])
-        raise
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class _Taken:
@@ -111,7 +82,7 @@ async def _measure(installation: Installation, port: int, seconds: int) -> list[
     users = [str(uuid.uuid4()) for _ in range(SUBSCRIBER_COUNT)]
     taken = _Taken()
     async with AsyncExitStack() as stack:
-        await _wait_until_ready(installation, port, users[0])
+        await wait_until_ready(installation, port, users[0])
         group = await stack.enter_async_context(asyncio.TaskGroup())
         readers = []
         for user in users:
@@ -127,14 +98,18 @@ async def _measure(installation: Installation, port: int, seconds: int) -> list[
     return taken.milliseconds
 
 
-def _connected(installation: Installation, port: int, user: str) -> connect:
+def token_of(installation: Installation, user: str) -> str:
     claims = {"sub": user, "role": AUTHENTICATED, "exp": int(time.time()) + 3600}
-    token = jwt.encode(claims, installation.keys.jwt_secret, "HS256")
+    return jwt.encode(claims, installation.keys.jwt_secret, "HS256")
+
+
+def _connected(installation: Installation, port: int, user: str) -> connect:
+    token = token_of(installation, user)
     url = f"ws://127.0.0.1:{port}/realtime/v1/websocket?apikey={token}&vsn=2.0.0"
     return connect(url, compression=None, proxy=None)
 
 
-async def _wait_until_ready(installation: Installation, port: int, user: str) -> None:
+async def wait_until_ready(installation: Installation, port: int, user: str) -> None:
     """Until a subscription is confirmed. Raises what came last."""
     deadline_s = time.monotonic() + READY_WITHIN_S
     while True:

@@ -39,21 +39,21 @@ def child_peak_rss_mb(pid: int) -> float | None:
 def forget_peak(pid: int) -> None:
     """Have the child's peak start from what it holds now."""
     with contextlib.suppress(OSError):
-        Path(f"/proc/{_child(pid)}/clear_refs").write_text("5")
+        Path(f"/proc/{child(pid)}/clear_refs").write_text("5")
 
 
 def _child_mb(pid: int, field: str) -> float | None:
     try:
-        status = Path(f"/proc/{_child(pid)}/status").read_text()
+        status = Path(f"/proc/{child(pid)}/status").read_text()
     except OSError:
         return None
     return _field_kib(status, field) / 1024
 
 
-def _child(pid: int) -> str:
-    """Raises OSError."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return child
+def child(pid: int) -> int:
+    """The process's only one. Raises OSError."""
+    (only,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(only)
 
 
 def _processor() -> str:

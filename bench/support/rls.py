@@ -22,12 +22,13 @@ from msgspec import Struct
 
 from butterbase.ingest.changes import Column, Commit, Insert, Relation, ReplicaIdentity
 from butterbase.ingest.lsn import LSN
-from butterbase.realtime.access import Access, AccessColumn, Policy
-from butterbase.realtime.compiled.policies import INSTALLED
-from butterbase.realtime.hub import Hub, Subscriber
-from butterbase.realtime.matching import Binding
-from butterbase.realtime.protocol import Closing, Version
+from butterbase.realtime.changes.access import Access, AccessColumn, Policy
+from butterbase.realtime.changes.compiled.policies import INSTALLED
+from butterbase.realtime.changes.hub import Hub, Subscriber
+from butterbase.realtime.changes.matching import Binding
+from butterbase.realtime.session.protocol import Closing, Version
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.window.position import ChangePosition
 from butterbase.sql.claims import AUTHENTICATED, Claims
 from butterbase.sql.pipeline import Executor
 
@@ -123,7 +124,7 @@ async def _measure(form: str, subscriber_count: int, change_count: int) -> Figur
     async def read_access(oid: int, role: str) -> Access:
         return _POLICIES[form]
 
-    hub._policies.access = read_access  # type: ignore[method-assign]  # no database takes part
+    hub._judges.policies.access = read_access  # type: ignore[method-assign]  # no database takes part
     receivers = 1 if form == "own" else len(range(0, subscriber_count, SHARES))
     counter = _Counter()
     for number, user in enumerate(users):
@@ -163,7 +164,7 @@ def _subscriber(user: str, room: str, counter: _Counter) -> Subscriber:
         version=Version.V2,
         claims=Claims(AUTHENTICATED, json.dumps(claims), subject=user),
         bindings=[Binding(1, "*", "public", "messages")],
-        since=LSN(0),
+        since=ChangePosition(LSN(0)),
         send=counter.send,
         close=_ignore,
     )

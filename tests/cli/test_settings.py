@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import fields
 
 from butterbase.api.apps import keys_of
-from butterbase.cli.settings import Settings, load_settings, to_environment
+from butterbase.cli.settings import Settings, StreamSettings, load_settings, to_environment
+from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.apps import FIRST_APP
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.errors import SettingError
@@ -147,3 +148,20 @@ def test_given_keys_are_the_first_apps_as_they_are() -> None:
     assert (keys.jwt_secret, keys.anon, keys.service_role) == tuple(given.values())
     others = keys_of(cluster, "other", created_at, settings.api)
     assert given["jwt_secret"] != others.jwt_secret
+
+
+def test_limits_of_realtime_are_settings() -> None:
+    settings = StreamSettings(
+        realtime_connections=1,
+        realtime_channels=2,
+        realtime_joins_per_s=3,
+        realtime_messages_per_s=4,
+        realtime_presence_calls=5,
+        realtime_payload_bytes=6_000_000,
+    )
+    limits = settings.realtime
+    assert (limits.connection_count_max, limits.channel_count_max) == (1, 2)
+    assert (limits.join_rate_max, limits.message_rate_max) == (3, 4)
+    assert (limits.presence_call_count_max, limits.payload_bytes_max) == (5, 6_000_000)
+    assert limits.frame_bytes_max > limits.payload_bytes_max
+    assert StreamSettings().realtime == RealtimeSettings()

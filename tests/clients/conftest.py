@@ -80,8 +80,11 @@ def shared_library(
     keys = keys_of(installation.cluster, "main", installation.app.created_at, ApiSettings())
     url = f"http://127.0.0.1:{port}"
     directory = tmp_path_factory.mktemp("api")
-    with running("api", installation, directory, port=port, rest_schemas="public,shop") as process:
-        wait_until(lambda: is_ready(f"{url}/healthz", process), "the api worker answers")
+    with (
+        running("api", installation, directory, port=port, rest_schemas="public,shop") as process,
+        running("stream", installation, directory, port=port),
+    ):
+        wait_until(lambda: is_ready(f"{url}/readyz", process), "the log is read")
         yield Library(installation, url, keys)
 
 

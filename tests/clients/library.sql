@@ -81,3 +81,22 @@ as $$
   select setval('authors_id_seq', 100), setval('books_id_seq', 100);
 $$;
 revoke execute on function reset_rows() from public, anon, authenticated;
+
+-- Channels
+
+create table members (user_id uuid primary key);
+create policy own on members for select using (user_id = auth.uid());
+
+create policy members_read on realtime.messages for select to authenticated
+  using (realtime.topic() = 'club' and exists (select from members where user_id = auth.uid()));
+create policy members_write on realtime.messages for insert to authenticated
+  with check (realtime.topic() = 'club' and exists (select from members where user_id = auth.uid()));
+
+create function say(topic text, body jsonb) returns void language sql as $$
+  select realtime.send(body, 'said', topic)
+$$;
+revoke execute on function say(text, jsonb) from public, anon, authenticated;
+
+-- Changes
+
+create table ticks (id bigint primary key);

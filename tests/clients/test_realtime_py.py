@@ -168,12 +168,34 @@ async def test_a_filter_leaves_out_what_does_not_match(origin: Origin) -> None:
         assert (await alice.next())["record"]["title"] == "bread"
 
 
+async def test_a_filter_of_several_conditions_and_a_choice_of_columns(origin: Origin) -> None:
+    async with origin.client(origin.stream.keys.user(ALICE)) as client:
+        alice = Listener(client)
+        condition = 'title=ilike."b%,%",rank=gte.1.5,tags=not.is.null'
+        await alice.subscribe(Event.Insert, filter=condition, select=["title"])
+        for title in ("milk", "Bread", "Bread, butter"):
+            origin.insert(ALICE, title)
+        data = await alice.next()
+    assert data["record"] == {"id": 3, "title": "Bread, butter"}
+    assert data["columns"] == [{"name": "id", "type": "int8"}, {"name": "title", "type": "text"}]
+
+
+async def test_a_change_that_is_too_large_arrives_in_short(origin: Origin) -> None:
+    async with origin.client(origin.stream.keys.user(ALICE)) as client:
+        alice = Listener(client)
+        await alice.subscribe(Event.Insert)
+        origin.insert(ALICE, "x" * 2 * 1024**2)
+        data = await alice.next()
+    assert data["errors"] == ["Error 413: Payload Too Large"]
+    assert data["record"] == {"id": 1, "user_id": ALICE, "tags": ["a", "b"], "rank": 1.5}
+
+
 async def test_a_wrong_filter_is_an_error_of_the_channel(origin: Origin) -> None:
     async with origin.client(origin.stream.keys.user(ALICE)) as client:
         alice = Listener(client)
         await alice.subscribe(filter="nothing=eq.1")
         error = await alice.wait_for(States.CHANNEL_ERROR)
-    assert "Column nothing does not exist" in str(error)
+    assert "invalid column for filter nothing" in str(error)
 
 
 async def test_a_left_channel_receives_nothing_and_can_be_joined_again(origin: Origin) -> None:

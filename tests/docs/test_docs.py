@@ -18,11 +18,12 @@ import butterbase
 from butterbase.ai.errors import UpstreamRefusedError
 from butterbase.ai.problems import render_error
 from butterbase.api.auth.errors import AuthError
+from butterbase.api.broadcast.errors import BroadcastError
 from butterbase.api.problems import status_of
 from butterbase.cli.__main__ import parser
 from butterbase.cli.demo.upstream import MODEL, running_upstream
 from butterbase.cli.settings import Settings
-from butterbase.realtime.protocol import HANDSHAKE_STATUS, Closing
+from butterbase.realtime.session.protocol import HANDSHAKE_STATUS, Closing
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.errors import ButterbaseError, DatabaseError, nearest
 from tests.cli.processes import BUTTERBASE, Up, environment
@@ -111,6 +112,8 @@ def statuses(section: str, cls: type[ButterbaseError]) -> int:
         return render_error(error)[0]
     if section == "Realtime: the upgrade request":
         return nearest(HANDSHAKE_STATUS, cls)
+    if issubclass(cls, BroadcastError):
+        return cls.status
     return status_of(error)
 
 
@@ -178,7 +181,7 @@ def test_the_pages_name_paths() -> None:
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_make_targets_that_are_named_exist(file: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     targets |= {f"bench-{script.stem}" for script in (ROOT / "bench").glob("*.py")}
     named = {m[1] for line in code(file.read_text()) if (m := re.match(r"make ([a-z-]+)", line))}
     assert named <= targets

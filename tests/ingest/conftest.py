@@ -30,7 +30,10 @@ FAST = ConsumerSettings(
 
 @dataclass
 class Recorder:
-    """A reader that keeps every commit and calls it durable at once, unless told otherwise."""
+    """A reader that keeps every commit and calls it durable at once, unless told otherwise.
+
+    Not those without a change: Postgres tells its own transactions too, at times of its choosing.
+    """
 
     commits: list[Commit] = field(default_factory=list)
     durable: LSN | None = ZERO
@@ -39,7 +42,8 @@ class Recorder:
 
     async def deliver(self, commit: Commit) -> None:
         async with self._arrived:
-            self.commits.append(commit)
+            if commit.changes:
+                self.commits.append(commit)
             if self.is_durable_at_once:
                 self.durable = commit.lsn
             self._arrived.notify_all()

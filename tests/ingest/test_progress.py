@@ -95,3 +95,25 @@ def test_a_commit_under_delivery_is_not_acknowledged() -> None:
     assert progress.acknowledge([LSN(20)]) == 15
     progress.advance(LSN(20))
     assert progress.acknowledge([None]) == 20
+
+
+def test_what_is_held_is_not_acknowledged_and_is_no_debt_of_the_readers() -> None:
+    progress = Progress()
+    progress.begin(LSN(5))
+    assert progress.acknowledge([None]) == 5
+    for lsn in (10, 20):
+        progress.begin_delivery(LSN(lsn))
+        progress.advance(LSN(lsn))
+    assert progress.acknowledge([None], held_at=[LSN(12), None, LSN(8)]) == 8
+    assert progress.durable([None]) == 20
+    assert progress.durable([LSN(10), LSN(20)]) == 10
+    assert progress.acknowledge([None], held_at=[LSN(3)]) == 8, "it never goes back"
+    assert progress.acknowledge([None], held_at=[None]) == 20
+
+
+def test_what_others_acknowledged_is_behind_us() -> None:
+    progress = Progress()
+    progress.begin(LSN(50))
+    assert progress.delivered == 50
+    progress.begin(LSN(40))
+    assert progress.acknowledge([]) == 50

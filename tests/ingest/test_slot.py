@@ -177,7 +177,7 @@ async def test_an_invalidated_slot_is_made_anew_and_the_gap_is_recorded(
         await invalidate(capture)
         lsn = await ensure_slot(capture.conn, capture.slot)
         (resync,) = await read_resyncs(capture.conn, capture.slot)
-        assert (resync.lsn, resync.reason) == (lsn, "wal_removed")
+        assert (resync.lsn, resync.resync) == (lsn, "wal_removed")
         reader = Recorder()
         async with capture.consuming(reader):
             await reader.wait_for_mark(capture.conn)
@@ -194,7 +194,7 @@ async def test_a_slot_that_is_gone_is_made_anew_and_the_gap_is_recorded(
             await capture.conn.execute("select pg_drop_replication_slot(%s)", [capture.slot])
             await ensure_slot(capture.conn, capture.slot)
         told = await read_resyncs(capture.conn, capture.slot)
-        assert [resync.reason for resync in told] == ["missing", "missing"]
+        assert [resync.resync for resync in told] == ["missing", "missing"]
 
 
 @pytest.mark.usefixtures("recording")

@@ -10,8 +10,9 @@ from psycopg.conninfo import conninfo_to_dict
 from butterbase.ingest.errors import SlotError
 from butterbase.ingest.frames import Keepalive, decode_frame
 from butterbase.ingest.lsn import LSN, ZERO
+from butterbase.ingest.session import replication_dsn
 from butterbase.ingest.settings import ConsumerSettings
-from butterbase.ingest.stream import ReplicationStream, replication_dsn
+from butterbase.ingest.stream import ReplicationStream
 from butterbase.sql.errors import DatabaseUnavailableError, SettingError
 from tests.ingest.conftest import DEADLINE_S, Capture, eventually
 from tests.ingest.proxy import Proxy

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from psycopg import sql
 
-from butterbase.ingest.changes import Column, Insert
+from butterbase.ingest.changes import Column, Insert, Toast
 from butterbase.ingest.errors import MalformedMessageError
-from butterbase.ingest.stream import TEXT_SETTINGS
-from butterbase.ingest.values import TYPES_QUERY, Type, Types, decode_types, encode_value
+from butterbase.ingest.session import TEXT_SETTINGS
+from butterbase.ingest.values import RowEncoder, Type, Types, encode_value, types_query
 from tests.ingest.conftest import Capture, Recorder
 from tests.ingest.test_values import LITERALS
 from tests.postgres import Databases
@@ -101,9 +102,9 @@ made = st.recursive(
 
 
 def read_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> Types:
-    row = conn.execute(TYPES_QUERY.replace("$1", "%s").encode(), [list(oids)]).fetchone()
+    row = conn.execute(types_query("%s::oid[]").encode(), [list(oids)]).fetchone()
     assert row is not None
-    return Types(decode_types(row[0]))
+    return Types(msgspec.convert(row[0], list[Type]))
 
 
 def parsed(text: str | bytes) -> object:
@@ -213,3 +214,31 @@ def test_what_is_no_composite_is_malformed(text: str) -> None:
 def test_a_row_leaves_out_what_is_not_known() -> None:
     columns = [Column("a", 100_001, -1, is_key=False)]
     assert Types([Type(100_001, base=23)]).encode_row(columns, ("5",)) == b'{"a":5}'
+
+
+@pytest.mark.parametrize("text", ["x", '"a"=>', '"a"=>"1', '"a"=>"1" "b"=>"2"', '"a"=>null'])
+def test_what_is_no_hstore_is_malformed(text: str) -> None:
+    types = Types([Type(100_000, is_hstore=True)])
+    with pytest.raises(MalformedMessageError, match="not an hstore"):
+        types.encode_value(100_000, text)
+
+
+def test_an_hstore_is_an_object_of_texts() -> None:
+    types = Types([Type(100_000, is_hstore=True), Type(100_001, element=100_000)])
+    text = r'"a"=>"1", "q\"\\"=>NULL'
+    assert types.encode_value(100_000, text) == rb'{"a": "1", "q\"\\": null}'
+    assert types.encode_value(100_001, r'{"\"a\"=>\"1\"",NULL}') == b'[{"a": "1"},null]'
+
+
+def test_a_row_of_some_columns_leaves_out_what_is_long() -> None:
+    columns = [Column(name, 25, -1, is_key=False) for name in "abcd"]
+    encoder = RowEncoder(Types(), [(3, columns[3]), (0, columns[0]), (1, columns[1])])
+    row = ("xx", "yyyy", "z", None)
+    assert encoder.encode(row) == b'{"d":null,"a":"xx","b":"yyyy"}'
+    short = encoder.encode_short(row, value_bytes_max=4, always=())
+    assert short == b'{"d":null,"a":"xx"}'
+    kept = encoder.encode_short(row, value_bytes_max=3, always=(1,))
+    assert kept == b'{"b":"yyyy"}'
+    unknown = ("xx", Toast.UNCHANGED, "z", "w")
+    assert encoder.encode(unknown) == b'{"d":"w","a":"xx"}'
+    assert encoder.encode_short(unknown, value_bytes_max=9, always=(1,)) == b'{"d":"w","a":"xx"}'

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from butterbase.ingest.changes import Column, Toast
 from butterbase.ingest.errors import MalformedMessageError
-from butterbase.ingest.stream import TEXT_SETTINGS
+from butterbase.ingest.session import TEXT_SETTINGS
 from butterbase.ingest.values import encode_row, encode_value
 from tests.postgres import Databases
 

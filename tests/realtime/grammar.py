@@ -7,6 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from butterbase.realtime.changes.filters import Operator, Term
+
 ALICE: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 BOB: Final = "bbbbbbbb-0000-4000-8000-000000000002"
 CAROL: Final = "cccccccc-0000-4000-8000-000000000003"
@@ -78,7 +80,11 @@ FAMILIES: Final[Mapping[str, str]] = {
 }
 """Those that are compared, and the type that names them."""
 
-ORDERED: Final = frozenset(FAMILIES) - {"uuid", "text", "bpchar"}
+ORDERED: Final = frozenset(FAMILIES) - {"text", "bpchar"}
+
+PATTERNS: Final = ("a%", "_", "%", "A", "%\\\\%", "r_d", "%'%", "")
+REGEXES: Final = ("^a", "[[:upper:]]", "d$", "^.$", "")
+"""Of filters."""
 
 JWT: Final = (
     "auth.jwt()",
@@ -203,15 +209,32 @@ class Grammar:
                 claims[name] = pick.choice(values)
         return Caller(role, json.dumps(claims, ensure_ascii=pick.random() < 0.5))
 
-    def filter(self) -> tuple[str, ...] | None:
-        """A column, and the text of a value or of several."""
-        if self._random.random() < 0.5:
-            return None
-        name = self._random.choice([c for c in self._columns if COLUMNS[c].family != "json"])
-        values = self._random.choices(COLUMNS[name].values, k=self._random.choice([1, 1, 2, 3]))
-        return name, *(
-            value.removeprefix("'").removesuffix("'").replace("''", "'") for value in values
+    def filter(self) -> tuple[Term, ...]:
+        count = self._random.choice([0, 0, 0, 1, 1, 2])
+        return tuple(self._term() for _ in range(count))
+
+    def _term(self) -> Term:
+        pick = self._random
+        name = pick.choice(self._columns)
+        family = COLUMNS[name].family
+        is_negated = pick.random() < 0.2
+        if family == "json" or pick.random() < 0.1:
+            words = ["null", "true", "false", "unknown"] if family == "boolean" else ["null"]
+            return Term(name, "is", (pick.choice(words),), is_negated)
+        if family in ("text", "bpchar") and pick.random() < 0.3:
+            if pick.random() < 0.5:
+                patterns: list[Operator] = ["like", "ilike"]
+                return Term(name, pick.choice(patterns), (pick.choice(PATTERNS),), is_negated)
+            regexes: list[Operator] = ["match", "imatch"]
+            return Term(name, pick.choice(regexes), (pick.choice(REGEXES),), is_negated)
+        operators: list[Operator] = ["eq", "eq", "eq", "in", "in", "neq", "isdistinct"]
+        operators += ["lt", "lte", "gt", "gte"]
+        operator = pick.choice(operators)
+        values = pick.choices(
+            COLUMNS[name].values, k=pick.choice([0, 1, 2, 3]) if operator == "in" else 1
         )
+        texts = (v.removeprefix("'").removesuffix("'").replace("''", "'") for v in values)
+        return Term(name, operator, tuple(texts), is_negated)
 
     # Statements
 

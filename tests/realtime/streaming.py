@@ -15,10 +15,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from butterbase.ingest.consumer import Consumer
 from butterbase.ingest.slot import ensure_publication, ensure_slot
-from butterbase.realtime.connection import AppRealtime
-from butterbase.realtime.hub import Hub
-from butterbase.realtime.server import RealtimeServer
+from butterbase.realtime.changes.hub import Hub
+from butterbase.realtime.rooms.directory import Rooms
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.sockets.connection import AppRealtime
+from butterbase.realtime.sockets.server import RealtimeServer
+from butterbase.realtime.window.floors import SlotFloors
 from butterbase.sql.claims import AUTHENTICATED, Claims, claims_for_role
 from butterbase.sql.cluster import LoginRole, app_authenticator
 from butterbase.sql.errors import InvalidTokenError
@@ -130,8 +132,10 @@ class Stream:
     installation: Installation
     keys: Keyring
     hub: Hub
+    rooms: Rooms
     server: RealtimeServer
     port: int
+    slot: str
 
     def execute(self, statements: str) -> None:
         """Run SQL as the developer."""
@@ -159,25 +163,36 @@ async def streaming(
         installation.main.dsn, autocommit=True
     ) as conn:
         await ensure_publication(
-            conn, "butterbase", schemas=["public"], tables=[("auth", "sessions")]
+            conn,
+            "butterbase",
+            schemas=["public"],
+            tables=[("auth", "sessions"), ("realtime", "messages")],
         )
         await ensure_slot(conn, slot)
     executor = Executor(installation.cluster.dsn(app_authenticator("main"), installation.main.name))
-    hub = Hub(executor, wait_log=lambda: consumer.wait_connected(), settings=settings)
+    hub = Hub(
+        executor,
+        wait_log=lambda: consumer.wait_connected(),
+        settings=settings,
+        floors=SlotFloors(installation.cluster.dsn(LoginRole.STREAM, installation.main.name), slot),
+    )
+    rooms = Rooms(executor, wait_log=lambda: consumer.wait_connected(), settings=settings)
+    await rooms.start()
     consumer = Consumer(
         installation.cluster.dsn(LoginRole.STREAM, installation.main.name),
         slot=slot,
         publications=["butterbase"],
-        readers=[hub],
+        readers=[hub, rooms],
+        retention=hub,
     )
     keys = Keyring()
-    server = RealtimeServer({"main": AppRealtime(keys.authenticate, hub)}.get, settings)
+    server = RealtimeServer({"main": AppRealtime(keys.authenticate, hub, rooms)}.get, settings)
     port = await server.listen("127.0.0.1", 0)
     if hand_over is not None:
         server.listen_hand_over(hand_over)
     tasks = [asyncio.create_task(hub.run()), asyncio.create_task(consumer.run())]
     try:
-        yield Stream(installation, keys, hub, server, port)
+        yield Stream(installation, keys, hub, rooms, server, port, slot)
     finally:
         await server.close()
         await consumer.close()

@@ -1,5 +1,6 @@
 """Finding whom a change concerns, against looking at everybody."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -8,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from butterbase.ingest.changes import Column, Insert, Relation, ReplicaIdentity
-from butterbase.ingest.lsn import LSN
-from butterbase.realtime.access import Access, AccessColumn, Policy
-from butterbase.realtime.audience import Audience, Group
-from butterbase.realtime.compiled.policies import INSTALLED, gate_of
-from butterbase.realtime.matching import Binding, Filter, Image, image_of, matches
-from butterbase.realtime.protocol import Version
-from butterbase.realtime.subscriber import Subscriber
+from butterbase.ingest.lsn import ZERO
+from butterbase.realtime.changes.access import Access, AccessColumn, Policy
+from butterbase.realtime.changes.audience import Audience
+from butterbase.realtime.changes.compiled.policies import INSTALLED, gate_of
+from butterbase.realtime.changes.conditions import Comparisons
+from butterbase.realtime.changes.filters import Term
+from butterbase.realtime.changes.matching import Binding, Image, image_of
+from butterbase.realtime.changes.shelves import Group
+from butterbase.realtime.changes.subscriber import Subscriber
+from butterbase.realtime.session.protocol import Version
+from butterbase.realtime.window.position import ChangePosition
 from butterbase.sql.claims import Claims
 from tests.realtime.streaming import ALICE, BOB, user_claims
 
@@ -65,25 +70,103 @@ def subscriber(claims: Claims, *bindings: Binding, topic: str = "realtime:a") ->
         version=Version.V2,
         claims=claims,
         bindings=bindings,
-        since=LSN(0),
+        since=ChangePosition(ZERO),
         send=lambda _: None,
         close=lambda _: None,
     )
 
 
-def members(groups: list[Group]) -> set[Subscriber]:
-    found = [member for group in groups for member in group.members]
-    assert len(found) == len({*found}), "a subscriber is found once"
-    return {*found}
+def told(groups: list[Group], image: Image) -> Any:
+    """By subscriber and choice of columns: the bindings' ids."""
+    found: dict[Any, Any] = {}
+    for group in groups:
+        around = group.envelope("INSERT", image, SAID)
+        for member in group.members if around else ():
+            key = member, group.asked[0][0].select
+            assert key not in found, "a subscriber is told once"
+            found[key] = ids(around)
+    return found
 
 
-FILTERS = st.one_of(
-    st.none(),
-    st.sampled_from(["1", "2"]).map(lambda value: Filter("id", value)),
-    st.sampled_from(["1", "1.0", "2"]).map(lambda value: Filter("price", value)),
-    st.just(Filter("id", "1", ("2", "3"))),
-    st.just(Filter("owner", ALICE)),
+def ids(around: Any) -> list[int]:
+    message = msgspec.json.decode(around[0] + b"null" + around[1])
+    return list(message[4]["ids"])
+
+
+OIDS = {name: oid for name, oid, _ in COLUMNS}
+
+
+def term(column: str, operator: Any, *values: str, is_negated: bool = False) -> Term:
+    return Term(column, operator, values, is_negated, OIDS[column])
+
+
+TERMS = st.one_of(
+    st.builds(
+        term,
+        st.just("id"),
+        st.sampled_from(["eq", "neq", "gt", "in"]),
+        st.sampled_from(["1", "2"]),
+        is_negated=st.booleans(),
+    ),
+    st.builds(
+        term,
+        st.just("price"),
+        st.sampled_from(["eq", "lte", "isdistinct"]),
+        st.sampled_from(["1", "1.0", "2"]),
+        is_negated=st.booleans(),
+    ),
+    st.sampled_from(
+        [
+            term("id", "in", "1", "2", "3"),
+            term("id", "in"),
+            term("owner", "eq", ALICE),
+            term("owner", "is", "null"),
+            term("public", "is", "true", is_negated=True),
+        ]
+    ),
 )
+FILTERS = st.lists(TERMS, max_size=3, unique=True).map(lambda terms: tuple(sorted(terms)))
+READ: Any = {"id": int, "owner": str, "price": Decimal, "public": lambda text: text == "t"}
+COMPARE: Any = {
+    "eq": lambda a, b: a == b,
+    "neq": lambda a, b: a != b,
+    "gt": lambda a, b: a > b,
+    "lte": lambda a, b: a <= b,
+}
+
+
+def holds(wanted: Term, image: Image) -> bool:
+    read, text = READ[wanted.column], image[wanted.column]
+    answer: bool | None
+    if wanted.operator == "is":
+        answer = text is None if wanted.values == ("null",) else text == "t"
+    elif wanted.operator == "isdistinct":
+        answer = text is None or read(text) != read(wanted.values[0])
+    elif wanted.operator == "in":
+        answer = None if text is None else read(text) in map(read, wanted.values)
+        answer = False if not wanted.values else answer
+    else:
+        answer = (
+            None if text is None else COMPARE[wanted.operator](read(text), read(wanted.values[0]))
+        )
+    return answer is (not wanted.is_negated)
+
+
+def matches(binding: Binding, event: str, image: Image) -> bool:
+    return (
+        binding.table in ("*", "notes")
+        and binding.event in ("*", event)
+        and all(holds(wanted, image) for wanted in binding.filter)
+    )
+
+
+SAID = Comparisons()
+
+
+def audience_of(gate: Access) -> Audience:
+    return Audience(RELATION, gate, "authenticated", bytes_max=1000)
+
+
 BINDINGS = st.builds(
     Binding,
     id=st.integers(1, 3),
@@ -91,6 +174,7 @@ BINDINGS = st.builds(
     schema=st.just("public"),
     table=st.sampled_from(["notes", "*", "other"]),
     filter=FILTERS,
+    select=st.sampled_from([None, None, ("price",)]),
 )
 CLAIMS = st.builds(
     user_claims,
@@ -112,10 +196,8 @@ ROWS = st.tuples(
 )
 
 
-def expected(who: Subscriber, gate: Access, row: Any, image: Image) -> bool | None:
-    """Whether the row is for the subscriber; None when Postgres is asked."""
-    if not any(matches(b, row, image) for b in who.bindings):
-        return False
+def verdict(who: Subscriber, gate: Access, image: Image) -> bool | None:
+    """Whether the policies let the subscriber see the row; None when Postgres is asked."""
     predicate = gate_of(gate).predicate
     if predicate is None:
         return None
@@ -124,6 +206,16 @@ def expected(who: Subscriber, gate: Access, row: Any, image: Image) -> bool | No
     except Exception:  # noqa: BLE001, RUF100
         return None
     return predicate.evaluate(image, reads) is True
+
+
+def expected(everybody: list[Subscriber], image: Image) -> Any:
+    """As `told`, of looking at everybody."""
+    found: dict[Any, Any] = {}
+    for who in everybody:
+        for binding in dict.fromkeys(who.bindings):
+            if matches(binding, "INSERT", image):
+                found.setdefault((who, binding.select), []).append(binding.id)
+    return found
 
 
 @settings(max_examples=300)
@@ -137,7 +229,7 @@ def test_those_are_found_whom_looking_at_everybody_finds(
     policy: str, everybody: list[Subscriber], rows: list[Any], leaving: set[int]
 ) -> None:
     gate = access(policy)
-    audience = Audience(RELATION, gate)
+    audience = audience_of(gate)
     for who in everybody:
         audience.add(who)
     staying = [who for number, who in enumerate(everybody) if number not in leaving]
@@ -145,19 +237,19 @@ def test_those_are_found_whom_looking_at_everybody_finds(
         if who not in staying:
             audience.remove(who)
     for row in rows:
-        change = Insert(RELATION, row)
-        image = image_of(change)
-        visible, unknown = audience.find("INSERT", image)
-        told = [group for group in visible if group.envelope(change, image)]
-        asked = [group for group in unknown if group.envelope(change, image)]
-        verdicts = {who: expected(who, gate, change, image) for who in staying}
-        assert members(told) == {who for who, verdict in verdicts.items() if verdict}
-        assert members(asked) == {who for who, verdict in verdicts.items() if verdict is None}
+        image = image_of(Insert(RELATION, row))
+        visible, unknown = audience.find("INSERT", image, SAID)
+        verdicts = {who: verdict(who, gate, image) for who in staying}
+        seeing = [who for who in staying if verdicts[who]]
+        assert told(visible, image) == expected(seeing, image)
+        asked = [who for who in staying if verdicts[who] is None]
+        assert told(unknown, image) == expected(asked, image)
+    assert not SAID.missing
 
 
 @given(policy=st.sampled_from([*POLICIES]), everybody=st.lists(SUBSCRIBERS, max_size=8))
 def test_who_leaves_leaves_nothing_behind(policy: str, everybody: list[Subscriber]) -> None:
-    audience, empty = Audience(RELATION, access(policy)), Audience(RELATION, access(policy))
+    audience, empty = audience_of(access(policy)), audience_of(access(policy))
     for who in everybody:
         audience.add(who)
     for who in everybody:
@@ -176,16 +268,16 @@ def held(audience: Audience) -> Any:
 
 
 def test_those_who_are_sent_the_same_are_one_group() -> None:
-    audience = Audience(RELATION, access("everybody"))
+    audience = audience_of(access("everybody"))
     binding = Binding(1, "*", "public", "notes")
     for user in (ALICE, BOB):
         audience.add(subscriber(user_claims(user), binding))
-    visible, _ = audience.find("INSERT", {})
+    visible, _ = audience.find("INSERT", {}, SAID)
     assert [len(group.members) for group in visible] == [2]
 
 
 def test_only_the_row_owner_is_looked_at() -> None:
-    audience = Audience(RELATION, access("own"))
+    audience = audience_of(access("own"))
     users = [f"00000000-0000-4000-8000-{number:012}" for number in range(50)]
     for user in users:
         audience.add(subscriber(user_claims(user), Binding(1, "*", "public", "notes")))
@@ -195,26 +287,42 @@ def test_only_the_row_owner_is_looked_at() -> None:
 
 @pytest.mark.parametrize("image", [{"id": "1"}, {}])
 def test_a_row_without_what_the_policy_needs_is_for_nobody(image: Image) -> None:
-    audience = Audience(RELATION, access("own or public"))
+    audience = audience_of(access("own or public"))
     audience.add(subscriber(user_claims(ALICE), Binding(1, "*", "public", "notes")))
-    assert audience.find("DELETE", image) == ([], [])
+    assert audience.find("DELETE", image, SAID) == ([], [])
 
 
 def test_a_filter_on_an_unreadable_column_finds_nobody() -> None:
-    audience = Audience(RELATION, access("everybody", readable="id"))
-    audience.add(subscriber(user_claims(ALICE), Binding(1, "*", "public", "notes",
-                                                        Filter("owner", ALICE))))  # fmt: skip
-    assert audience.find("INSERT", {"id": "1", "owner": ALICE}) == ([], [])
+    audience = audience_of(access("everybody", readable="id"))
+    binding = Binding(1, "*", "public", "notes", (term("owner", "eq", ALICE),))
+    audience.add(subscriber(user_claims(ALICE), binding))
+    assert audience.find("INSERT", {"id": "1", "owner": ALICE}, SAID) == ([], [])
 
 
 def test_only_the_bindings_that_match_are_told() -> None:
-    audience = Audience(RELATION, access("everybody"))
-    both = Binding(1, "*", "public", "notes"), Binding(2, "*", "public", "*", None)
+    audience = audience_of(access("everybody"))
+    both = Binding(1, "*", "public", "notes"), Binding(2, "*", "public", "*")
     other = Binding(3, "UPDATE", "public", "notes")
     audience.add(subscriber(user_claims(ALICE), *both, other))
+    image = image_of(Insert(RELATION, ("1", ALICE, "1", "t")))
+    (group,), _ = audience.find("INSERT", image, SAID)
+    assert ids(group.envelope("INSERT", image, SAID)) == [1, 2]
+
+
+def test_each_choice_of_columns_is_told_by_itself() -> None:
+    audience = audience_of(access("everybody"))
+    bindings = (
+        Binding(1, "*", "public", "notes", select=("price",)),
+        Binding(2, "*", "public", "notes"),
+        Binding(3, "INSERT", "public", "notes", select=("price",)),
+    )
+    audience.add(subscriber(user_claims(ALICE), *bindings))
     change = Insert(RELATION, ("1", ALICE, "1", "t"))
-    (group,), _ = audience.find("INSERT", image_of(change))
-    around = group.envelope(change, image_of(change))
-    assert around is not None
-    message = msgspec.json.decode(around[0] + b"null" + around[1])
-    assert message[4] == {"ids": [1, 2], "data": None}
+    image = image_of(change)
+    groups, _ = audience.find("INSERT", image, SAID)
+    assert [ids(group.envelope("INSERT", image, SAID)) for group in groups] == [[1, 3], [2]]
+    records = [msgspec.json.decode(g.layout.encode(change, b"", b""))["record"] for g in groups]
+    assert records == [
+        {"id": 1, "price": 1},
+        {"id": 1, "owner": ALICE, "price": 1, "public": True},
+    ]

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from butterbase.realtime.access import Catalog
-from butterbase.realtime.compiled.policies import INSTALLED, Visibility, gate_of
+from butterbase.realtime.changes.access import Catalog
+from butterbase.realtime.changes.compiled.policies import INSTALLED, Visibility, gate_of
 from butterbase.sql.cluster import app_authenticator
 from butterbase.sql.pipeline import Executor
 from tests.installation import Installation

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from butterbase.api.handover import HandOverError, hand_over_to
-from butterbase.realtime.server import RealtimeServer
+from butterbase.realtime.sockets.server import RealtimeServer
 from butterbase.sql.errors import SettingError
 from tests.clients.test_realtime_py import no_app
 from tests.realtime.streaming import DEADLINE_S, eventually

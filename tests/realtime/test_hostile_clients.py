@@ -12,10 +12,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import OP_PING, OP_TEXT, Frame
 
-from butterbase.realtime.connection import AppRealtime
-from butterbase.realtime.hub import Hub
-from butterbase.realtime.server import RealtimeServer
+from butterbase.realtime.changes.hub import Hub
+from butterbase.realtime.rooms.directory import Rooms
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.sockets.connection import AppRealtime
+from butterbase.realtime.sockets.server import RealtimeServer
 from butterbase.sql.claims import Claims, claims_for_role
 from butterbase.sql.pipeline import Executor
 from tests.realtime.streaming import DEADLINE_S, eventually
@@ -35,7 +36,8 @@ def authenticate(token: str) -> Claims:
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[tuple[RealtimeServer, int]]:
-    app = AppRealtime(authenticate, Hub(Executor("host=/nowhere"), wait_log=never))
+    executor = Executor("host=/nowhere")
+    app = AppRealtime(authenticate, Hub(executor, wait_log=never), Rooms(executor, wait_log=never))
     server = RealtimeServer({"main": app}.get, RealtimeSettings(**settings))
     try:
         yield server, await server.listen("127.0.0.1", 0)

@@ -20,14 +20,16 @@ from butterbase.ingest.changes import (
     Relation,
     ReplicaIdentity,
 )
-from butterbase.ingest.lsn import LSN
-from butterbase.realtime.access import Access, AccessColumn, Policy
-from butterbase.realtime.compiled.policies import INSTALLED
-from butterbase.realtime.hub import Hub, Subscriber
-from butterbase.realtime.matching import Binding, Filter, Image
-from butterbase.realtime.policies import Verdict
-from butterbase.realtime.protocol import Closing, Version
+from butterbase.ingest.lsn import LSN, ZERO
+from butterbase.realtime.changes.access import Access, AccessColumn, Policy
+from butterbase.realtime.changes.compiled.policies import INSTALLED
+from butterbase.realtime.changes.filters import Term
+from butterbase.realtime.changes.hub import Hub, Subscriber
+from butterbase.realtime.changes.matching import Binding, Image
+from butterbase.realtime.changes.policies import Verdict
+from butterbase.realtime.session.protocol import Closing, Version
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.window.position import ChangePosition, Position
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor
@@ -42,6 +44,7 @@ ACCESS = Access("7", "public", "notes", True, (ID,), (Policy(True, "scripted", (
 UID = tuple(function for function in INSTALLED if function.name == "uid")
 CAROL = "cccccccc-0000-4000-8000-000000000003"
 ANY = Binding(5, "*", "public", "notes")
+BEGINNING = ChangePosition(ZERO)
 
 
 def commit(lsn: int, *changes: Change | int) -> Commit:
@@ -83,7 +86,9 @@ class ScriptedPolicies:
 class Client:
     """A subscriber that keeps what it is sent."""
 
-    def __init__(self, claims: Claims, binding: Binding = ANY, *, since: int = 0) -> None:
+    def __init__(
+        self, claims: Claims, binding: Binding = ANY, *, since: Position = BEGINNING
+    ) -> None:
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.closed: list[Closing] = []
         self.subscriber = Subscriber(
@@ -91,7 +96,7 @@ class Client:
             version=Version.V2,
             claims=claims,
             bindings=[binding],
-            since=LSN(since),
+            since=since,
             send=self.frames.put_nowait,
             close=self.closed.append,
         )
@@ -113,9 +118,13 @@ class Bench:
     def __init__(self, settings: RealtimeSettings) -> None:
         self.hub = Hub(NOWHERE, wait_log=never, settings=settings)
         self.policies = ScriptedPolicies()
-        self.hub._policies = self.policies  # type: ignore[assignment]  # a script for judging
+        self.hub._judges.policies = self.policies  # type: ignore[assignment]  # a script
 
-    def join(self, user: str = ALICE, binding: Binding = ANY, *, since: int = 0) -> Client:
+    def join(
+        self, user: str = ALICE, binding: Binding = ANY, *, since: Position | None = None
+    ) -> Client:
+        """From where it says, or from now on."""
+        since = since or ChangePosition(self.hub.tail)
         client = Client(user_claims(user), binding, since=since)
         self.hub.register(client.subscriber)
         return client
@@ -155,7 +164,7 @@ async def test_a_statement_serves_all_with_the_same_claims_and_one_frame_all_who
 
 async def test_commits_before_the_join_are_not_sent() -> None:
     async with bench() as b:
-        client = b.join(since=5)
+        client = b.join(since=ChangePosition(LSN(5)))
         await b.hub.deliver(commit(5, 1))
         await b.hub.deliver(commit(6, 2))
         assert await client.ids(1) == [2]
@@ -177,6 +186,23 @@ async def test_commits_wait_while_the_database_is_away() -> None:
         await b.hub.deliver(commit(2, 2))
         assert await client.ids(2) == [1, 2]
         assert client.closed == []
+
+
+async def test_what_comes_again_after_a_restart_makes_nobody_wait_who_has_had_it() -> None:
+    async with bench(queued_change_count_max=3) as b:
+        clients = [
+            b.join(since=ChangePosition(LSN(100), 1)),
+            b.join(since=ChangePosition(LSN(200))),
+        ]
+        for lsn in range(1, 100):
+            await b.hub.deliver(commit(lsn, lsn))
+        # Of this one the first has had the first change, and the second has had all.
+        await b.hub.deliver(commit(100, 1, 2))
+        await b.hub.deliver(commit(201, 3))
+        assert await clients[0].ids(2) == [2, 3]
+        assert await clients[1].ids(1) == [3]
+        assert [client.closed for client in clients] == [[], []]
+        assert len(b.policies.asked) <= 4
 
 
 async def test_too_many_waiting_changes_close_the_subscribers() -> None:
@@ -241,7 +267,7 @@ async def test_a_filter_on_an_unreadable_column_tells_nothing() -> None:
     columns = (*NOTES.columns, Column("secret", 25, -1, is_key=False))
     relation = Relation(7, "public", "notes", ReplicaIdentity.DEFAULT, columns)
     async with bench() as b:
-        spy = b.join(binding=Binding(6, "*", "public", "notes", Filter("secret", "x")))
+        spy = b.join(binding=Binding(6, "*", "public", "notes", (Term("secret", "eq", ("x",)),)))
         client = b.join()
         await b.hub.deliver(commit(1, Insert(relation, ("1", "x"))))
         assert await client.ids(1) == [1]
@@ -255,7 +281,7 @@ async def test_ddl_makes_the_hub_forget_what_it_read(
     asked_before: list[int] = []
     async with bench() as b:
         monkeypatch.setattr(
-            b.hub._catalog, "forget", lambda: asked_before.append(len(b.policies.asked))
+            b.hub._judges.catalog, "forget", lambda: asked_before.append(len(b.policies.asked))
         )
         client = b.join() if is_listening else None
         await b.hub.deliver(commit(1, 1, LogicalMessage(DDL_PREFIX, b"ALTER TABLE"), 2))
@@ -277,7 +303,7 @@ async def test_policies_apply_from_where_the_log_says_that_they_changed(
         def forget() -> None:
             b.policies.known = hidden if b.policies.known is shown else shown
 
-        monkeypatch.setattr(b.hub._catalog, "forget", forget)
+        monkeypatch.setattr(b.hub._judges.catalog, "forget", forget)
         client = b.join()
         ddl = LogicalMessage(DDL_PREFIX, b"ALTER POLICY")
         await b.hub.deliver(commit(1, 1, ddl, 2, 3))

@@ -32,20 +32,22 @@ from butterbase.ingest.changes import (
     Row,
 )
 from butterbase.ingest.lsn import LSN
-from butterbase.ingest.stream import TEXT_SETTINGS
-from butterbase.realtime.access import Access, Catalog
-from butterbase.realtime.bindings import bind
-from butterbase.realtime.compiled.errors import UnanswerableError
-from butterbase.realtime.compiled.policies import Visibility, gate_of
-from butterbase.realtime.hub import Hub, Subscriber
-from butterbase.realtime.matching import Binding
-from butterbase.realtime.policies import Policies, required_columns
-from butterbase.realtime.protocol import Version
-from butterbase.realtime.subscriptions import ChangeRequest
+from butterbase.ingest.session import TEXT_SETTINGS
+from butterbase.realtime.changes.access import Access, Catalog
+from butterbase.realtime.changes.bindings import bind
+from butterbase.realtime.changes.compiled.errors import UnanswerableError
+from butterbase.realtime.changes.compiled.policies import Visibility, gate_of
+from butterbase.realtime.changes.conditions import columns_of
+from butterbase.realtime.changes.filters import Term
+from butterbase.realtime.changes.hub import Hub, Subscriber
+from butterbase.realtime.changes.matching import Binding
+from butterbase.realtime.changes.policies import Policies, required_columns
+from butterbase.realtime.changes.subscriptions import ChangeRequest
+from butterbase.realtime.session.protocol import Version
+from butterbase.realtime.window.position import ChangePosition
 from butterbase.sql.claims import Claims, claims_for_role
 from butterbase.sql.cluster import app_authenticator
 from butterbase.sql.errors import DatabaseError
-from butterbase.sql.filters import Equals, OneOf
 from butterbase.sql.pipeline import Executor, Statement
 from tests.installation import Installation
 from tests.realtime.grammar import SCHEMA, Grammar, World
@@ -63,7 +65,7 @@ async def _wait_log() -> None: ...
 @dataclass(eq=False)
 class Listener:
     claims: Claims
-    condition: tuple[str, ...] | None
+    condition: tuple[Term, ...]
     frames: list[bytes] = field(default_factory=list)
     closed: list[object] = field(default_factory=list)
 
@@ -107,7 +109,7 @@ class Oracle:
         changes: list[Change] = [LogicalMessage(DDL_PREFIX, b"ALTER TABLE")]
         changes += [Insert(relation, row) for row in rows]
         changes += [Delete(relation, _key(relation, row)) for row in rows]
-        witness = Listener(claims_for_role("service_role"), None)  # of the end: it sees all
+        witness = Listener(claims_for_role("service_role"), ())  # of the end: it sees all
         await self._send([*listeners, witness], changes, witness)
         for listener in listeners:
             try:
@@ -119,8 +121,8 @@ class Oracle:
     async def _listener(self, grammar: Grammar, world: World) -> Listener:
         caller = grammar.caller()
         condition = grammar.filter()
-        if condition and caller.role == "authenticated" and condition[0] not in world.readable:
-            condition = None
+        if caller.role == "authenticated" and not columns_of(condition) <= world.readable:
+            condition = ()
         return Listener(Claims(caller.role, caller.json), condition)
 
     async def _table(self) -> tuple[Relation, list[Row]]:
@@ -158,7 +160,7 @@ class Oracle:
                 version=Version.V2,
                 claims=listener.claims,
                 bindings=await self._bindings(listener),
-                since=LSN(0),
+                since=ChangePosition(self.hub.tail),
                 send=listener.frames.append,
                 close=listener.closed.append,
             )
@@ -171,11 +173,7 @@ class Oracle:
             self.hub.unregister(subscriber)
 
     async def _bindings(self, listener: Listener) -> Sequence[Binding]:
-        condition: Equals | OneOf | None = None
-        if listener.condition is not None:
-            name, first, *more = listener.condition
-            condition = OneOf(name, (first, *more)) if more else Equals(name, first)
-        request = ChangeRequest(1, "*", "public", "things", condition)
+        request = ChangeRequest(1, "*", "public", "things", listener.condition)
         bindings = await bind(self.executor, self.catalog, listener.claims, [request])
         assert not bindings.problems, bindings.problems
         return bindings.made
@@ -234,20 +232,50 @@ class Oracle:
         return found
 
     async def _select(
-        self, claims: Claims, condition: tuple[str, ...] | None, number: int | None = None
+        self, claims: Claims, condition: Sequence[Term], number: int | None = None
     ) -> list[int]:
         text: Composable = SQL("select id from things where true")
-        parameters: tuple[bytes, ...] = ()
-        if condition is not None:
-            name, *values = condition
-            items = SQL(", ").join(SQL(f"${place}") for place in range(1, len(values) + 1))
-            text += SQL(" and {} in ({})").format(Identifier(name), items)
-            parameters = tuple(value.encode() for value in values)
+        parameters: list[bytes] = []
+        for term in condition:
+            text += SQL(" and ") + _condition(term, parameters)
         if number is not None:
             text += SQL(" and id = {}").format(number)
-        statement = Statement((text + SQL(" order by id")).as_bytes(None), parameters)
+        statement = Statement((text + SQL(" order by id")).as_bytes(None), tuple(parameters))
         (result,) = await self.executor.run_as(claims, statement, read_only=True)
         return [int(id_ or b"") for (id_,) in result.rows()]
+
+
+SIGNS = {
+    "eq": "=",
+    "neq": "<>",
+    "lt": "<",
+    "lte": "<=",
+    "gt": ">",
+    "gte": ">=",
+    "like": "like",
+    "ilike": "ilike",
+    "match": "~",
+    "imatch": "~*",
+    "isdistinct": "is distinct from",
+}
+
+
+def _condition(term: Term, parameters: list[bytes]) -> Composable:
+    places = []
+    for value in term.values if term.operator != "is" else ():
+        parameters.append(value.encode())
+        places.append(SQL(f"${len(parameters)}"))
+    column = Identifier(term.column)
+    test: Composable
+    match term.operator:
+        case "is":
+            test = SQL("{} is {}").format(column, SQL(term.values[0]))
+        case "in":
+            test = SQL("{} in ({})").format(column, SQL(", ").join(places))
+            test = test if places else SQL("false")
+        case operator:
+            test = SQL("{} {} {}").format(column, SQL(SIGNS[operator]), places[0])
+    return SQL("not ({})" if term.is_negated else "({})").format(test)
 
 
 def _is_failing_on(claims: Claims, access: Access) -> bool:
@@ -264,8 +292,7 @@ def _told(visible: Sequence[int], listener: Listener, access: Access) -> list[tu
     inserted = [("INSERT", id_) for id_ in visible]
     # Of a deleted row the log keeps the key alone.
     needed = {*required_columns(access)} if access.is_row_security_active else set()
-    if listener.condition is not None:
-        needed.add(listener.condition[0])
+    needed |= columns_of(listener.condition)
     return inserted + [("DELETE", id_) for id_ in visible if needed <= {"id"}]
 
 

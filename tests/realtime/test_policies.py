@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from butterbase.realtime.access import Catalog
-from butterbase.realtime.matching import Image
-from butterbase.realtime.policies import Policies
+from butterbase.realtime.changes.access import Catalog
+from butterbase.realtime.changes.matching import Image
+from butterbase.realtime.changes.policies import Policies
 from butterbase.sql.claims import Claims, claims_for_role
 from butterbase.sql.cluster import app_authenticator
 from butterbase.sql.errors import DatabaseUnavailableError

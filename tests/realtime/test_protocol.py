@@ -1,6 +1,5 @@
 """Frames, handshakes and join entries as bytes and text."""
 
-import re
 from contextlib import suppress
 from typing import Any
 
@@ -13,15 +12,19 @@ from websockets.datastructures import Headers
 from butterbase.realtime.errors import (
     HandshakeError,
     InvalidFrameError,
-    InvalidSubscriptionError,
     MissingKeyError,
     UnknownAppError,
     UnsupportedVersionError,
 )
-from butterbase.realtime.handshake import Handshake, read_handshake
-from butterbase.realtime.protocol import Frame, Message, Version, decode, encode, websocket_frame
-from butterbase.realtime.subscriptions import ChangeRequest, number, parse_entry
-from butterbase.sql.filters import Equals
+from butterbase.realtime.session.protocol import (
+    Frame,
+    Message,
+    Version,
+    decode,
+    encode,
+    websocket_frame,
+)
+from butterbase.realtime.sockets.handshake import Handshake, read_handshake
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -112,49 +115,3 @@ def test_handshakes(target: str, headers: dict[str, str], handshake: Handshake) 
 def test_refused_handshakes(target: str, error: type[HandshakeError]) -> None:
     with pytest.raises(error):
         read_handshake(target, Headers())
-
-
-def test_equal_entries_have_equal_ids_and_others_different_ones() -> None:
-    first, again, other = number(
-        [{"event": "*", "table": "a"}, {"table": "a", "event": "*"}, {"event": "*", "table": "b"}]
-    )
-    assert first == again != other
-    assert 0 < first < 2**27
-
-
-SCHEMAS = ("public",)
-
-
-@pytest.mark.parametrize(
-    ("entry", "request_"),
-    [
-        ({"table": "t"}, ChangeRequest(1, "*", "public", "t", None)),
-        ({"schema": "public"}, ChangeRequest(1, "*", "public", "*", None)),
-        ({"schema": "*", "event": "insert"}, ChangeRequest(1, "INSERT", "*", "*", None)),
-        ({"table": "t", "filter": " "}, ChangeRequest(1, "*", "public", "t", None)),
-        (
-            {"table": "t", "filter": "a=eq.x=eq.y"},
-            ChangeRequest(1, "*", "public", "t", Equals("a", "x=eq.y")),
-        ),
-    ],
-)
-def test_entries(entry: dict[str, Any], request_: ChangeRequest) -> None:
-    assert parse_entry(1, entry, SCHEMAS) == request_
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({}, "No subscription params provided"),
-        ({"table": 5}, "`table` must be text"),
-        ({"table": "t\0"}, "`table` must be text"),
-        ({"schema": "auth", "table": "users"}, "Schema auth is not exposed"),
-        ({"table": "t", "event": "SELECT"}, "Unknown event SELECT"),
-        ({"table": "t", "filter": "foo,hey"}, "foo,hey"),
-        ({"table": "t", "filter": "a=gt.1"}, "`filter` params: a=gt.1: unknown operator gt"),
-        ({"schema": "public", "filter": "a=eq.1"}, "needs a schema and a table"),
-    ],
-)
-def test_entries_that_cannot_be(entry: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidSubscriptionError, match=re.escape(message)):
-        parse_entry(1, entry, SCHEMAS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ async def test_a_subscriber_gets_the_rows_it_may_see(stream: Stream, version: st
     assert message["payload"]["ids"] == [id_]
     data = message["payload"]["data"]
     assert data.pop("commit_timestamp").endswith("Z")
+    assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+/2", data.pop("position"))
     assert data == {
         "schema": "public",
         "table": "notes",
@@ -152,14 +154,14 @@ async def test_only_changes_that_pass_the_filter_arrive(stream: Stream) -> None:
 
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
-    ({"table": "notes", "filter": "id=gt.1"}, "id=gt.1"),
-    ({"table": "notes", "filter": "nothing=eq.1"}, "Column nothing does not exist"),
+    ({"table": "notes", "filter": "id=cs.1"}, 'Error parsing `filter` params: ["cs", "1"]'),
+    ({"table": "notes", "filter": "nothing=eq.1"}, "invalid column for filter nothing"),
     ({"table": "notes", "filter": "id=eq.one"}, "invalid input syntax for type bigint"),
     ({"table": "notes", "filter": "extra=eq.{}"}, "operator does not exist: json = json"),
-    ({"table": "nothing"}, "Table nothing does not exist"),
+    ({"table": "nothing"}, "Please check Realtime is enabled for the given connect parameters"),
     ({"schema": "auth", "table": "users"}, "Schema auth is not exposed"),
     ({"table": "notes", "event": "TRUNCATE"}, "Unknown event TRUNCATE"),
-    ({"table": "notes", "select": ["id"]}, "`select`"),
+    ({"table": "notes", "select": ["nothing"]}, "invalid column for select nothing"),
 ]
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from butterbase.ingest.lsn import LSN
-from butterbase.realtime import session as core
-from butterbase.realtime.errors import LogNotReadyError
-from butterbase.realtime.matching import Binding
-from butterbase.realtime.protocol import Closing, Frame, Version
-from butterbase.realtime.session import (
+from butterbase.realtime.changes.matching import Binding
+from butterbase.realtime.errors import LogNotReadyError, ResyncRequiredError
+from butterbase.realtime.session import core
+from butterbase.realtime.session.core import (
+    AnswerHeartbeat,
     Close,
     Effect,
     Prepare,
@@ -21,7 +21,9 @@ from butterbase.realtime.session import (
     Subscribe,
     Unsubscribe,
 )
+from butterbase.realtime.session.protocol import Closing, Frame, Version
 from butterbase.realtime.settings import RealtimeSettings
+from butterbase.realtime.window.position import ChangePosition
 from butterbase.sql.claims import Claims, claims_for_role
 from butterbase.sql.errors import InvalidTokenError
 from tests.realtime.streaming import ALICE, user_claims
@@ -60,13 +62,13 @@ def join(topic: str = TOPIC, ref: str = "1", *, changes: Any = CHANGES, **more: 
 def prepared_for(effects: list[Effect]) -> tuple[Prepare, Prepared]:
     prepare = next(effect for effect in effects if isinstance(effect, Prepare))
     bindings = tuple(Binding(r.id, r.event, r.schema, r.table) for r in prepare.requests)
-    return prepare, Prepared(bindings, (), LSN(7))
+    return prepare, Prepared(bindings, (), ChangePosition(LSN(7)))
 
 
 def joined(**more: Any) -> Session:
     session, effects = feed(new_session(), join(**more))
     prepare, prepared = prepared_for(effects)
-    session, _ = core.on_prepared(session, prepare.key, prepare.ref, prepared)
+    session, _ = core.on_prepared(session, prepare.key, prepared)
     return session
 
 
@@ -83,14 +85,14 @@ def reasons(effects: list[Effect]) -> list[str]:
 
 def test_a_heartbeat_is_answered() -> None:
     _, effects = feed(new_session(), Frame("phoenix", "heartbeat", {}, "5"))
-    assert list(sent(effects)) == [("phx_reply", {"status": "ok", "response": {}})]
+    assert effects == [AnswerHeartbeat("5", None)]
 
 
 def test_a_channel_is_subscribed_before_the_client_is_told() -> None:
     session, effects = feed(new_session(), join())
     prepare, prepared = prepared_for(effects)
     assert effects == [prepare]
-    session, effects = core.on_prepared(session, prepare.key, prepare.ref, prepared)
+    session, effects = core.on_prepared(session, prepare.key, prepared)
     assert effects[0] == Subscribe(prepare.key, TOPIC, ANON, prepared)
     (_, reply), (_, system) = sent(effects)
     assert reply["response"]["postgres_changes"] == [{**CHANGES[0], "id": prepare.requests[0].id}]
@@ -102,10 +104,43 @@ def test_a_channel_is_subscribed_before_the_client_is_told() -> None:
     }
 
 
+def test_a_join_may_say_where_to_go_on() -> None:
+    changes = [{**CHANGES[0], "from": "0/16B3748/3"}]
+    session, effects = feed(new_session(), join(changes=changes))
+    prepare, prepared = prepared_for(effects)
+    assert prepare.since == ChangePosition(LSN(0x16B3748), 3)
+    _, effects = core.on_prepared(session, prepare.key, prepared)
+    (_, reply), _ = sent(effects)
+    assert reply["response"]["position"] == "0/7"
+
+
+def test_a_join_from_nowhere_is_refused() -> None:
+    session, effects = feed(new_session(), join(changes=[{**CHANGES[0], "from": "here"}]))
+    assert reasons(effects) == ["InvalidPosition: here is not a position"]
+    assert not session.channels
+
+
+def test_a_join_from_too_long_ago_is_told_the_present_position() -> None:
+    session, effects = feed(new_session(), join())
+    prepare, _ = prepared_for(effects)
+    error = ResyncRequiredError("it is gone", position="0/9@3:3:")
+    session, effects = core.on_refused(session, prepare.key, error)
+    ((_, reply),) = sent(effects)
+    assert reply == {
+        "status": "error",
+        "response": {
+            "reason": "ResyncRequired: it is gone",
+            "code": "resync_required",
+            "position": "0/9@3:3:",
+        },
+    }
+    assert not session.channels
+
+
 def test_a_join_without_changes_is_answered_with_an_empty_list() -> None:
     session, effects = feed(new_session(), join(changes=None))
     prepare, prepared = prepared_for(effects)
-    _, effects = core.on_prepared(session, prepare.key, prepare.ref, prepared)
+    _, effects = core.on_prepared(session, prepare.key, prepared)
     ok = {"status": "ok", "response": {"postgres_changes": []}}
     assert list(sent(effects)) == [("phx_reply", ok)]
 
@@ -171,14 +206,14 @@ def test_an_answer_for_a_channel_that_was_left_does_nothing() -> None:
     session, effects = feed(new_session(), join())
     prepare, prepared = prepared_for(effects)
     session, _ = feed(session, Frame(TOPIC, "phx_leave", {}, "2", "1"))
-    assert core.on_prepared(session, prepare.key, "1", prepared) == (session, [])
-    assert core.on_refused(session, prepare.key, "1", LogNotReadyError()) == (session, [])
+    assert core.on_prepared(session, prepare.key, prepared) == (session, [])
+    assert core.on_refused(session, prepare.key, LogNotReadyError()) == (session, [])
 
 
 def test_a_join_that_cannot_be_true_now_is_an_error() -> None:
     session, effects = feed(new_session(), join())
     prepare, _ = prepared_for(effects)
-    session, effects = core.on_refused(session, prepare.key, prepare.ref, LogNotReadyError())
+    session, effects = core.on_refused(session, prepare.key, LogNotReadyError())
     assert effects[0] == Unsubscribe(prepare.key)
     assert reasons(effects)[0].startswith("UnableToConnectToProject: Changes are not being read")
     assert not session.channels
@@ -208,7 +243,8 @@ def test_a_new_token_replaces_the_claims() -> None:
 @pytest.mark.parametrize("token", [None, "sb_key", "short", "", 7])
 def test_a_token_that_says_nothing_new_is_ignored(token: Any) -> None:
     session = joined(access_token="short")
-    assert feed(session, Frame(TOPIC, "access_token", {"access_token": token})) == (session, [])
+    after, effects = feed(session, Frame(TOPIC, "access_token", {"access_token": token}))
+    assert (after.channels, effects) == (session.channels, [])
 
 
 @pytest.mark.parametrize(

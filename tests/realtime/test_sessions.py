@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from butterbase.realtime.protocol import Closing
+from butterbase.realtime.session.protocol import Closing
 from tests.realtime.streaming import ALICE, Phoenix, Stream, user_claims
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

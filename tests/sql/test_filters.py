@@ -4,13 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from butterbase.sql.filters import (
-    Equals,
-    InvalidFilterError,
-    OneOf,
     Operation,
     array_literal,
     operation_of,
-    parse_filter,
     read_list,
     read_operation,
 )
@@ -146,31 +142,3 @@ def test_postgres_reads_a_list_as_it_was_written(postgres: Databases) -> None:
 def test_a_quoted_value_is_read_as_it_was_meant(value: str) -> None:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     assert read_list(f'("{escaped}",x)')[0] == [value, "x"]
-
-
-def test_realtime_filters_by_equality() -> None:
-    assert parse_filter("id", "eq.5.0") == Equals("id", "5.0")
-    assert parse_filter("id", 'in.(5,"a,b", 6)') == OneOf("id", ("5", "a,b", " 6"))
-
-
-@pytest.mark.parametrize(
-    ("column", "text", "message"),
-    [
-        ("id", "gt.5", "id=gt.5: unknown operator gt"),
-        ("id", "not.eq.5", "id=not.eq.5: unknown operator not.eq"),
-        ("id", "is.null", "id=is.null: unknown operator is.null"),
-        ("id", "in.()", "id=in.(): a list of 1 to 100 values is expected"),
-        ("id", "in.(5)6", "id=in.(5)6: a list of 1 to 100 values is expected"),
-        ("id", f"in.({'5,' * 100}5)", "a list of 1 to 100 values is expected"),
-        ("id", "in.5", "id=in.5: "),
-        ("id", "in.(\0)", "id=in.(?): a name or value cannot be read"),
-        ("id", "eq(any).{5}", "unknown operator eq(any)"),
-        ("id", "5", 'id=5: unexpected "5" expecting "not" or operator (eq, gt, ...)'),
-        ("", "eq.5", "a name or value cannot be read"),
-        ("id", "eq.\0", "id=eq.?: a name or value cannot be read"),
-    ],
-)
-def test_realtime_refuses_other_filters(column: str, text: str, message: str) -> None:
-    with pytest.raises(InvalidFilterError) as refused:
-        parse_filter(column, text)
-    assert message in refused.value.message

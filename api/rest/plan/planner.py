@@ -54,7 +54,9 @@ class Planner(Struct, frozen=True):
         handler, media, preferences = self._agreed(request, (table.schema, table.name), node)
         parameters = _parameters(request)
         counting = self._counting(request, preferences)
-        whole = statement.read_statement(node, handler, counting, parameters)
+        whole = statement.read_statement(
+            node, handler, counting, parameters, tells_position=self.settings.tells_position
+        )
         planned = None
         if preferences.count in ("planned", "estimated"):
             asked = _parameters(request)

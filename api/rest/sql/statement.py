@@ -19,7 +19,15 @@ from butterbase.api.rest.sql.select import select
 from butterbase.sql.pipeline import in_pieces
 from butterbase.sql.relations.model import MediaHandler, Routine, Table
 
-HEADS = ("row_count", "total_count", "headers", "status", "location", "inserted_count")
+HEADS = (
+    "row_count",
+    "total_count",
+    "headers",
+    "status",
+    "location",
+    "inserted_count",
+    "position",
+)
 BODY = "body"
 
 COUNTED_EXACTLY_MAX = 1000
@@ -32,6 +40,12 @@ SOURCE = "butterbase_source"
 
 _HEADERS = SQL("nullif(current_setting('response.headers', true), '')")
 _STATUS = SQL("nullif(current_setting('response.status', true), '')")
+# Of the statement's own snapshot, so that who follows changes from here misses none and gets none
+# twice; see realtime/window/position.py. A standby cannot say.
+_POSITION = SQL(
+    "case when not pg_is_in_recovery()"
+    " then concat(pg_current_wal_insert_lsn(), '@', pg_current_snapshot()) end"
+)
 _NULL = SQL("null")
 _COUNT = SQL("count(*)")
 
@@ -66,6 +80,7 @@ class Whole(Struct, frozen=True):
     total: Composable = _NULL
     location: Composable = _NULL
     inserted: Composable = _NULL
+    position: Composable = _NULL
 
     def written(self, options: PlanOptions | None) -> Text:
         """With options, the query's plan, a line a row."""
@@ -98,7 +113,15 @@ class Whole(Struct, frozen=True):
     def _query(self, body: Composable) -> Composed:
         is_csv = self.handler is Builtin.CSV
         relation = _CSV_ROWS if is_csv else SQL("({})").format(self.rows)
-        heads = (self.count, self.total, _HEADERS, _STATUS, self.location, self.inserted)
+        heads = (
+            self.count,
+            self.total,
+            _HEADERS,
+            _STATUS,
+            self.location,
+            self.inserted,
+            self.position,
+        )
         columns = [
             SQL("({})::text as {}").format(value, Identifier(name))
             for name, value in zip(HEADS, heads, strict=True)
@@ -108,9 +131,19 @@ class Whole(Struct, frozen=True):
 
 
 def read_statement(
-    node: Node, handler: Handler, counting: Counting, parameters: Parameters
+    node: Node,
+    handler: Handler,
+    counting: Counting,
+    parameters: Parameters,
+    *,
+    tells_position: bool = False,
 ) -> Whole:
-    return Whole(select(node, parameters), handler, total=_total(node, counting, parameters))
+    return Whole(
+        select(node, parameters),
+        handler,
+        total=_total(node, counting, parameters),
+        position=_POSITION if tells_position else _NULL,
+    )
 
 
 def call_statement(

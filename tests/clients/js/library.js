@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 
 import { PostgrestClient } from '@supabase/postgrest-js'
 import { createClient } from '@supabase/supabase-js'
+import { WebSocket } from 'ws'
 
 export const { BUTTERBASE_URL, ANON_KEY, SERVICE_ROLE_KEY, POSTGREST_URL } = process.env
 
@@ -15,11 +16,11 @@ export const library = new PostgrestClient(`${BUTTERBASE_URL}/rest/v1`, {
 /** The same database in PostgREST mode. */
 export const postgrest = new PostgrestClient(POSTGREST_URL)
 
-/** `@supabase/supabase-js`; Node before 22 has no WebSocket, and REST and auth need none. */
+/** `@supabase/supabase-js`; Node before 22 has no WebSocket. */
 export function supabase(key = ANON_KEY, auth = {}) {
   return createClient(BUTTERBASE_URL, key, {
     auth: { persistSession: false, autoRefreshToken: false, ...auth },
-    realtime: { transport: globalThis.WebSocket ?? class {} },
+    realtime: { transport: globalThis.WebSocket ?? WebSocket },
   })
 }
 
