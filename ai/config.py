@@ -1,181 +1,263 @@
-"""What an app's AI calls use and may use: its row of `butterbase.ai_config` before our settings."""
+"""What an app's AI calls use and may use: its configuration before our settings."""
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Annotated
 
-import psycopg
-from msgspec import UNSET, Meta, Struct, UnsetType
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
-from butterbase.ai.errors import AiConfigError, ProviderMissingError
-from butterbase.ai.providers import MODEL_LENGTH_MAX, Route, check_base_url
+from butterbase.ai.config_rows import ConfigRow, ProviderRow, key_hint
+from butterbase.ai.errors import AiConfigError
+from butterbase.ai.money.config import (
+    BUDGET_COUNT_MAX,
+    LIMIT_COUNT_MAX,
+    Alerts,
+    Budget,
+    MoneyChange,
+    Plan,
+    RateLimit,
+    read_money,
+    statements,
+)
+from butterbase.ai.money.prices import PriceBook
+from butterbase.ai.routing.config import (
+    Key,
+    Model,
+    ProviderChange,
+    Providers,
+    ProviderShown,
+    Route,
+    Routes,
+    base_url_of,
+    check_base_url,
+    check_provider,
+    check_routes,
+    kind_of,
+)
+from butterbase.ai.routing.resolution import Provider, RoutingTable, host_of
+from butterbase.ai.seams import NO_SEAMS, Seams
 from butterbase.ai.settings import AiSettings
-from butterbase.sql.errors import DatabaseUnavailableError, SettingError
+from butterbase.ai.wire.form import NULL
+from butterbase.sql.catalog import load_queries
+from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, SettingError
+from butterbase.sql.pipeline import Executor, Result, Statement
 from butterbase.sql.secrets import MasterKey
 
-POOL_TIMEOUT_S = 2.0
-"""Wait for a connection to the control database; beyond it, it counts as unavailable."""
+__all__ = ["AiConfig", "AiConfigChange", "AiConfigs", "AppConfig", "key_hint"]
 
-_HINT_PREFIX_LENGTH, _HINT_SUFFIX_LENGTH = 3, 4
-_HINTED_KEY_LENGTH_MIN = 16
-"""Of a shorter key the hint would give away too much."""
+QUERIES = load_queries("ai_config")
 
-_Model = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=MODEL_LENGTH_MAX)]
+KEPT_S = 2.0
+"""A configuration is read again after that. A call is admitted by the one that holds then, or is
+begun anew with it; what comes before the admission may go by one that is as old as this."""
+
+KEPT_COUNT_MAX = 1000
+_TRIES_MAX = 10
+_FOREIGN_KEY_VIOLATION = "23503"
+
+_LEFT_OUT = Raw(b"")
 
 
-class AiConfig(Struct, frozen=True, rename="camel"):
+class AiConfig(Struct, frozen=True, rename="camel", kw_only=True):
     """An app's own configuration, as it is read back; null is "not set"."""
 
-    default_model: str | None = None
-    base_url: str | None = None
-    byok_key: str | None = None
+    default_model: str | None
+    base_url: str | None
+    byok_key: str | None
     """A hint such as `sk-…abcd`, never the key."""
-    max_tokens_per_request: int | None = None
-    allowed_models: list[str] | None = None
+    max_tokens_per_request: int | None
+    allowed_models: list[str] | None
     """Null allows every model, an empty list none."""
+    allow_anonymous: bool
+    providers: dict[str, ProviderShown]
+    routes: list[Route]
+    cache: Raw
+    guards: Raw
+    plan: Plan
+    budgets: list[Budget]
+    limits: list[RateLimit]
+    prices: PriceBook
+    alerts: Alerts
 
 
 class AiConfigChange(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A field that is left out stays as it is; null unsets it."""
+    """A field that is left out stays as it is; null unsets it. A list or object replaces the one
+    before."""
 
-    default_model: _Model | UnsetType | None = UNSET
+    default_model: Model | UnsetType | None = UNSET
     base_url: str | UnsetType | None = UNSET
-    # Visible ASCII: it goes into a header.
-    byok_key: Annotated[str, Meta(pattern=r"\A[!-~]{8,512}\Z")] | UnsetType | None = UNSET
+    byok_key: Key | UnsetType | None = UNSET
     max_tokens_per_request: Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None = UNSET
-    allowed_models: Annotated[list[_Model], Meta(max_length=1000)] | UnsetType | None = UNSET
+    allowed_models: Annotated[list[Model], Meta(max_length=1000)] | UnsetType | None = UNSET
+    allow_anonymous: bool | UnsetType | None = UNSET
+    providers: Providers | UnsetType | None = UNSET
+    routes: Routes | UnsetType | None = UNSET
+    cache: Raw = _LEFT_OUT
+    guards: Raw = _LEFT_OUT
+    budgets: Annotated[list[Budget], Meta(max_length=BUDGET_COUNT_MAX)] | UnsetType | None = UNSET
+    limits: Annotated[list[RateLimit], Meta(max_length=LIMIT_COUNT_MAX)] | UnsetType | None = UNSET
+    prices: PriceBook | UnsetType | None = UNSET
+    alerts: Alerts | UnsetType | None = UNSET
+
+    @property
+    def money(self) -> MoneyChange:
+        return MoneyChange(self.budgets, self.limits, self.prices, self.alerts)
 
 
-class _Row(Struct, frozen=True):
-    base_url: str | None = None
-    api_key_encrypted: bytes | None = None
-    api_key_hint: str | None = None
-    default_model: str | None = None
-    max_tokens_per_request: int | None = None
-    allowed_models: list[str] | None = None
+class AppConfig(Struct, frozen=True):
+    """What holds for an app's calls."""
 
-    def shown(self) -> AiConfig:
-        return AiConfig(
-            default_model=self.default_model,
-            base_url=self.base_url,
-            byok_key=self.api_key_hint,
-            max_tokens_per_request=self.max_tokens_per_request,
-            allowed_models=self.allowed_models,
-        )
-
-
-# No row: the app has set nothing.
-_FIND = """
-select base_url, api_key_encrypted, api_key_hint, default_model, max_tokens_per_request,
-  allowed_models
-from butterbase.ai_config where app_id = %s
-"""
-
-_SAVE = """
-insert into butterbase.ai_config
-  (app_id, base_url, api_key_encrypted, api_key_hint, default_model, max_tokens_per_request,
-   allowed_models)
-values (%s, %s, %s, %s, %s, %s, %s)
-on conflict (app_id) do update set
-  base_url = excluded.base_url,
-  api_key_encrypted = excluded.api_key_encrypted,
-  api_key_hint = excluded.api_key_hint,
-  default_model = excluded.default_model,
-  max_tokens_per_request = excluded.max_tokens_per_request,
-  allowed_models = excluded.allowed_models,
-  updated_at = now()
-"""
-
-# Two changes of one app at a time would each undo what the other set.
-_LOCK = "select pg_advisory_xact_lock(hashtextextended('ai_config:' || %s, 0))"
+    version: int
+    table: RoutingTable
+    default_model: str | None
+    token_count_max: int | None
+    """Of what one request may have generated; None is no limit."""
+    allowed_models: frozenset[str] | None
+    """None allows all."""
+    allows_anonymous: bool
+    is_limited: bool
+    """A budget or a rate limit of tokens is set: calls need an upper bound."""
+    prices: PriceBook
+    cache_rules: Raw
+    guard_rules: Raw
+    read_at_s: float
 
 
 class AiConfigs:
-    """Reads and changes configurations, without a cache: a withdrawn key is out of use at once."""
+    """Reads and changes configurations. Calls use what this worker read a moment ago."""
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[AsyncConnection],
+        control: Executor,
         master_key: MasterKey,
         settings: AiSettings,
+        *,
+        seams: Seams = NO_SEAMS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises SettingError when the settings' base URL is not one."""
-        self._pool = pool
+        """`control` is the control database's, as butterbase_service.
+
+        Raises SettingError when the settings' base URL is not one.
+        """
+        self._control = control
         self._master_key = master_key
         self._settings = settings
+        self._seams = seams
+        self._clock = clock
+        self._kept: dict[str, AppConfig] = {}
+        self._reading: dict[str, asyncio.Task[AppConfig]] = {}
         try:
             self._base_url = settings.ai_base_url and check_base_url(settings.ai_base_url)
         except AiConfigError as error:
             raise SettingError(f"ai_base_url: {error.message}") from error
 
     async def read(self, app_id: str) -> AiConfig:
-        return (await self._find(app_id)).shown()
+        """Raises DatabaseUnavailableError."""
+        return await self._shown(app_id, await self._find(app_id))
 
     async def change(self, app_id: str, change: AiConfigChange) -> AiConfig:
         """Raises AiConfigError; nothing is changed then."""
-        try:
-            async with self._pool.connection(POOL_TIMEOUT_S) as conn, conn.transaction():
-                await conn.execute(_LOCK, [app_id])
-                row = self._changed(app_id, await _find(conn, app_id), change)
-                await conn.execute(
-                    _SAVE,
-                    [
-                        app_id,
-                        row.base_url,
-                        row.api_key_encrypted,
-                        row.api_key_hint,
-                        row.default_model,
-                        row.max_tokens_per_request,
-                        row.allowed_models,
-                    ],
-                )
-        except psycopg.errors.ForeignKeyViolation as error:
-            raise AiConfigError(f"there is no app {app_id!r}") from error
-        except psycopg.OperationalError as error:
-            raise DatabaseUnavailableError from error
-        return row.shown()
+        for _ in range(_TRIES_MAX):
+            before = await self._find(app_id)
+            row = self._changed(app_id, before, change)
+            try:
+                if await self._save(app_id, before.version, row, change):
+                    self._kept.pop(app_id, None)
+                    return await self._shown(app_id, row)
+            except DatabaseError as error:
+                if error.sqlstate != _FOREIGN_KEY_VIOLATION:
+                    raise
+                raise AiConfigError(f"there is no app {app_id!r}") from error
+        raise DatabaseUnavailableError("the configuration is being changed by others")
 
-    async def route(self, app_id: str) -> Route:
-        """Where the app's calls go. Raises ProviderMissingError, DatabaseUnavailableError.
+    async def of(self, app_id: str) -> AppConfig:
+        """For a call. Raises DatabaseUnavailableError."""
+        kept = self._kept.get(app_id)
+        if kept is not None and self._clock() - kept.read_at_s < KEPT_S:
+            return kept
+        reading = self._reading.get(app_id)
+        if reading is None:
+            # A task, since a caller that leaves is not the only one who waits.
+            reading = self._reading[app_id] = asyncio.create_task(self._read_app(app_id))
+            reading.add_done_callback(lambda _: self._reading.pop(app_id))
+        return await asyncio.shield(reading)
 
-        The operator's key and default model belong to the operator's base URL: an app that has
-        its own base URL gets neither.
-        """
+    def forget(self, app_id: str) -> None:
+        """It has been changed, by another worker."""
+        self._kept.pop(app_id, None)
+
+    async def close(self) -> None:
+        reading = list(self._reading.values())
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+    async def _read_app(self, app_id: str) -> AppConfig:
+        read_at_s = self._clock()
         row = await self._find(app_id)
-        base_url = row.base_url or self._base_url
-        if base_url is None:
-            raise ProviderMissingError(
-                hint="set BUTTERBASE_AI_BASE_URL for all apps, or baseUrl with PUT ai/config"
-            )
-        is_operators = row.base_url is None
-        api_key = self._settings.ai_api_key if is_operators else None
-        default_model = self._settings.ai_default_model if is_operators else None
-        if row.api_key_encrypted is not None:
-            sealed = row.api_key_encrypted
-            api_key = self._master_key.open(sealed, purpose=_purpose(app_id)).decode()
-        return Route(
-            base_url=base_url,
-            api_key=api_key,
-            default_model=row.default_model or default_model,
-            token_count_max=row.max_tokens_per_request,
-            allowed_models=None if row.allowed_models is None else frozenset(row.allowed_models),
-            is_operators=is_operators,
+        kept = self._kept[app_id] = self._app_config(app_id, row, read_at_s)
+        if len(self._kept) > KEPT_COUNT_MAX:
+            self._kept.pop(next(iter(self._kept)))
+        return kept
+
+    async def _find(self, app_id: str) -> ConfigRow:
+        (result,) = await self._control.run(Statement.of(QUERIES["read"], app_id))
+        return ConfigRow.decode(result.value() or b"")
+
+    async def _save(
+        self, app_id: str, version: int, row: ConfigRow, change: AiConfigChange
+    ) -> bool:
+        """False: it has been changed since that version."""
+        save = Statement.of(QUERIES["save"], app_id, version, row.encode())
+        made = [save]
+        if change.providers is not UNSET:
+            made.append(Statement.of(QUERIES["put_providers"], app_id, row.encode_providers()))
+        made += statements(app_id, change.money)
+
+        class _ChangedSinceError(Exception):
+            pass
+
+        def check(results: list[Result]) -> None:
+            if results[0].row_count == 0:
+                raise _ChangedSinceError
+
+        try:
+            await self._control.run(*made, check=check)
+        except _ChangedSinceError:
+            return False
+        return True
+
+    async def _shown(self, app_id: str, row: ConfigRow) -> AiConfig:
+        money = await read_money(self._control, app_id)
+        return AiConfig(
+            default_model=row.default_model,
+            base_url=row.base_url,
+            byok_key=row.api_key_hint,
+            max_tokens_per_request=row.max_tokens_per_request,
+            allowed_models=row.allowed_models,
+            allow_anonymous=row.allows_anonymous,
+            providers={name: provider.shown() for name, provider in row.providers.items()},
+            routes=row.routes,
+            cache=row.cache,
+            guards=row.guards,
+            plan=money.plan,
+            budgets=money.budgets,
+            limits=money.limits,
+            prices=money.prices,
+            alerts=money.alerts,
         )
 
-    async def _find(self, app_id: str) -> _Row:
-        try:
-            async with self._pool.connection(POOL_TIMEOUT_S) as conn:
-                return await _find(conn, app_id)
-        except psycopg.OperationalError as error:
-            raise DatabaseUnavailableError from error
+    # What a change makes of a row
 
-    def _changed(self, app_id: str, row: _Row, change: AiConfigChange) -> _Row:
-        """The row after the change. Raises AiConfigError."""
+    def _changed(self, app_id: str, row: ConfigRow, change: AiConfigChange) -> ConfigRow:
+        """Raises AiConfigError."""
         base_url = row.base_url if change.base_url is UNSET else change.base_url
-        base_url = base_url and check_base_url(base_url)
-        key, hint = row.api_key_encrypted, row.api_key_hint
+        base_url = (base_url and check_base_url(base_url)) or None
+        key, hint = row.api_key, row.api_key_hint
         if change.byok_key is not UNSET:
-            key, hint = self._seal(app_id, change.byok_key)
+            key, hint = self._seal(change.byok_key, _purpose(app_id))
         elif key is not None and base_url != row.base_url:
             # Else whoever may change the URL could have the stored key sent to themselves.
             raise AiConfigError(
@@ -187,35 +269,123 @@ class AiConfigs:
         allowed = row.allowed_models if change.allowed_models is UNSET else change.allowed_models
         if default is not None and allowed is not None and default not in allowed:
             raise AiConfigError("it must be one of allowedModels", param="defaultModel")
-        limit = change.max_tokens_per_request
-        return _Row(
-            base_url=base_url or None,
-            api_key_encrypted=key,
+        limit, anonymous = change.max_tokens_per_request, change.allow_anonymous
+        providers = row.providers
+        if change.providers is not UNSET:
+            providers = self._providers(app_id, row.providers, change.providers or {})
+        routes = row.routes if change.routes is UNSET else change.routes or []
+        check_routes(routes, providers)
+        self._check_rules(change)
+        return replace(
+            row,
+            base_url=base_url,
+            api_key=key,
             api_key_hint=hint,
             default_model=default,
             max_tokens_per_request=row.max_tokens_per_request if limit is UNSET else limit,
             allowed_models=allowed,
+            allows_anonymous=row.allows_anonymous if anonymous is UNSET else bool(anonymous),
+            providers=providers,
+            routes=routes,
+            cache=row.cache if change.cache == _LEFT_OUT else change.cache,
+            guards=row.guards if change.guards == _LEFT_OUT else change.guards,
         )
 
-    def _seal(self, app_id: str, key: str | None) -> tuple[bytes | None, str | None]:
+    def _check_rules(self, change: AiConfigChange) -> None:
+        """Raises AiConfigError."""
+        rules = [(change.cache, self._seams.cache, "cache")]
+        rules += [(change.guards, self._seams.guards, "guards")]  # type: ignore[list-item]
+        for route in (change.routes or []) if change.routes is not UNSET else []:
+            rules += [(route.cache, self._seams.cache, "cache")]
+            rules += [(route.guards, self._seams.guards, "guards")]  # type: ignore[list-item]
+        for rule, seam, name in rules:
+            if rule in (_LEFT_OUT, NULL):
+                continue
+            if seam is None:
+                raise AiConfigError("it is not there", param=name)
+            seam.check(rule)
+
+    def _providers(
+        self, app_id: str, before: dict[str, ProviderRow], after: dict[str, ProviderChange]
+    ) -> dict[str, ProviderRow]:
+        """Raises AiConfigError."""
+        made = {}
+        for name, provider in after.items():
+            check_provider(name, provider)
+            base_url, old = base_url_of(name, provider), before.get(name)
+            if provider.api_key is not UNSET:
+                key, hint = self._seal(provider.api_key, _purpose(app_id, name))
+            elif old is None or old.api_key is None:
+                key, hint = None, None
+            elif (old.base_url, old.kind) == (base_url, provider.kind):
+                key, hint = old.api_key, old.api_key_hint
+            else:
+                raise AiConfigError(
+                    "a new base URL needs its key",
+                    param=f"providers.{name}.apiKey",
+                    hint="send apiKey with it: the provider's key, or null for none",
+                )
+            made[name] = ProviderRow(provider.kind, base_url, provider.headers, key, hint)
+        return made
+
+    def _seal(self, key: str | None, purpose: str) -> tuple[bytes | None, str | None]:
         if key is None:
             return None, None
-        return self._master_key.seal(key.encode(), purpose=_purpose(app_id)), key_hint(key)
+        return self._master_key.seal(key.encode(), purpose=purpose), key_hint(key)
+
+    # What calls use
+
+    def _app_config(self, app_id: str, row: ConfigRow, read_at_s: float) -> AppConfig:
+        providers = {
+            name: Provider(
+                name,
+                provider.kind,
+                provider.base_url,
+                self._open(provider.api_key, _purpose(app_id, name)),
+                provider.headers,
+            )
+            for name, provider in row.providers.items()
+        }
+        default = self._default(app_id, row)
+        is_operators = default is not None and default.is_operators
+        return AppConfig(
+            version=row.version,
+            table=RoutingTable(row.routes, providers, default),
+            default_model=row.default_model
+            or (self._settings.ai_default_model if is_operators else None),
+            token_count_max=row.max_tokens_per_request,
+            allowed_models=None if row.allowed_models is None else frozenset(row.allowed_models),
+            allows_anonymous=row.allows_anonymous,
+            is_limited=row.is_limited,
+            prices=row.prices or PriceBook(),
+            cache_rules=row.cache,
+            guard_rules=row.guards,
+            read_at_s=read_at_s,
+        )
+
+    def _default(self, app_id: str, row: ConfigRow) -> Provider | None:
+        """The operator's key and default model belong to the operator's base URL: an app that has
+        its own base URL gets neither."""
+        base_url = row.base_url or self._base_url
+        if base_url is None:
+            return None
+        is_operators = row.base_url is None
+        own_key = self._open(row.api_key, _purpose(app_id))
+        return Provider(
+            host_of(base_url),
+            kind_of(base_url),
+            base_url,
+            own_key or (self._settings.ai_api_key if is_operators else None),
+            is_operators=is_operators,
+            is_byok=own_key is not None or not is_operators,
+        )
+
+    def _open(self, sealed: bytes | None, purpose: str) -> str | None:
+        if sealed is None:
+            return None
+        return self._master_key.open(sealed, purpose=purpose).decode()
 
 
-def key_hint(key: str) -> str:
-    """`sk-…abcd`: enough to know a key by, of a short one nothing."""
-    if len(key) < _HINTED_KEY_LENGTH_MIN:
-        return "…"
-    return f"{key[:_HINT_PREFIX_LENGTH]}…{key[-_HINT_SUFFIX_LENGTH:]}"
-
-
-def _purpose(app_id: str) -> str:
-    # One app's sealed key does not open in another's row.
-    return f"ai_config:{app_id}"
-
-
-async def _find(conn: AsyncConnection, app_id: str) -> _Row:
-    cursor = await conn.execute(_FIND, [app_id])
-    row = await cursor.fetchone()
-    return _Row() if row is None else _Row(*row)
+def _purpose(app_id: str, provider: str | None = None) -> str:
+    # One app's sealed key does not open in another's row, nor one provider's in another's.
+    return f"ai_config:{app_id}" if provider is None else f"ai_provider:{app_id}:{provider}"

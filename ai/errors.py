@@ -4,14 +4,17 @@ ButterbaseError
 └── AiError
     ├── AiRequestError              the request is not one we can pass on
     │   ├── ModelMissingError       neither the request nor the configuration names a model
+    │   ├── WireUnsupportedError    the provider's wire cannot say what the request asks for
     │   └── TokenLimitError         more tokens asked for than the app allows
+    ├── ModelUnknownError           no route of the app leads to the model
     ├── ModelDeniedError            the app does not allow this model
     ├── AnonymousAiDeniedError      an anonymous caller
     ├── AiRoleDeniedError           the caller's role may not do this
     ├── AiConfigError               a value of the app's configuration
     ├── ProviderMissingError        no provider is configured
-    ├── AccountingError             the call could not be written down, so there is no answer
+    ├── AccountingError             the call cannot be written down, so it is not made
     ├── ClientLeftError             the client did not wait; nobody reads this
+    ├── AiStoppingError             the server stopped while the call ran
     ├── AiInternalError             a fault of ours that nobody foresaw
     └── UpstreamError               the provider failed
         ├── UpstreamRefusedError    it answered with an error of its own
@@ -22,6 +25,7 @@ ButterbaseError
         └── UpstreamCutError        its stream ended before its answer did
 """
 
+from butterbase.ai.wire.events import WireError
 from butterbase.sql.errors import ButterbaseError
 
 
@@ -51,10 +55,23 @@ class ModelMissingError(AiRequestError):
     code = "ai_model_missing"
 
 
+class WireUnsupportedError(AiRequestError):
+    """The provider that serves this model cannot be asked for this."""
+
+    code = "ai_unsupported"
+
+
 class TokenLimitError(AiRequestError):
     """The request asks for more tokens than the app allows."""
 
     code = "ai_token_limit_exceeded"
+
+
+class ModelUnknownError(AiError):
+    """No route of the app leads to this model."""
+
+    code = "ai_model_unknown"
+    param = "model"
 
 
 class ModelDeniedError(AiError):
@@ -95,7 +112,7 @@ class ProviderMissingError(AiError):
 
 
 class AccountingError(AiError):
-    """The call could not be recorded, so its answer is withheld."""
+    """Calls cannot be recorded now, so none is made."""
 
     code = "ai_accounting_unavailable"
 
@@ -104,6 +121,12 @@ class ClientLeftError(AiError):
     """The client left before the answer."""
 
     code = "client_left"
+
+
+class AiStoppingError(AiError):
+    """The server stops."""
+
+    code = "ai_stopping"
 
 
 class AiInternalError(AiError):
@@ -123,21 +146,11 @@ class UpstreamRefusedError(UpstreamError):
 
     code = "upstream_refused"
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        status: int,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        hint: str | None = None,
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
+    def __init__(self, error: WireError, *, body: bytes | None = None) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.error = error
         self.body = body
-        """The provider's own error in OpenAI's shape; None where it had none fit to pass on."""
-        self.headers = headers or {}
-        """Of its headers those that tell a client when to try again."""
+        """The provider's own words, where the client's wire is the provider's."""
 
 
 class UpstreamUnreachableError(UpstreamError):

@@ -1,174 +1,90 @@
 """One call to a model, from its request to its event.
 
-A call is a task of its own. It ends in one `ai.call` event, whatever becomes of the client or the
-provider, and it is the client's leaving that cancels it. The event is written at the end: a worker
-that is killed, and a control database that is away for longer than the write is tried, lose the
-events of the calls that run.
+It runs in the task of its request, and ends in one `ai.call` event, whatever becomes of the client
+or the provider: read → guards → routes → cache → admission → attempts → event → the answer's end.
+A worker that is killed leaves its calls to the sweeper (projections/sweeper.py).
 """
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Literal, TypeAlias
-from uuid import UUID, uuid4
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Protocol
 
-import httpx
-import msgspec
-import psycopg
 from msgspec import Struct
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
-from butterbase.ai.config import AiConfigs
+from butterbase.ai.admitting import Admissions
+from butterbase.ai.asked import Asked, Endpoint, check_model
+from butterbase.ai.attempts import Attempts, Begun
+from butterbase.ai.call import Call, Caller, Header, Status
+from butterbase.ai.charging import Tariff
+from butterbase.ai.config import AiConfigs, AppConfig
+from butterbase.ai.counting import read_answer, read_stream
 from butterbase.ai.errors import (
     AccountingError,
+    AiError,
     AiInternalError,
+    AiStoppingError,
+    AnonymousAiDeniedError,
     ClientLeftError,
-    UpstreamInvalidError,
+    ModelDeniedError,
+    ModelMissingError,
     UpstreamTimeoutError,
 )
-from butterbase.ai.problems import render_error
-from butterbase.ai.providers import (
-    DONE,
-    Endpoint,
-    StreamReader,
-    Usage,
-    allowed_listing,
-    choose_model,
-    decode_request,
-    is_json_object,
-    read_usage,
-    render_request,
-)
+from butterbase.ai.exchange import Guarding, Whole, encode_whole
+from butterbase.ai.metering import meter_unanswered, meter_whole
+from butterbase.ai.money.estimate import COMPLETION_TOKENS_DEFAULT
+from butterbase.ai.money.ledger import ConfigChangedError, Ledger
+from butterbase.ai.recording import Recorder
+from butterbase.ai.relay import Relay
+from butterbase.ai.routing.config import MODEL_LENGTH_MAX
+from butterbase.ai.routing.health import Health
+from butterbase.ai.routing.resolution import Chain
+from butterbase.ai.seams import NO_LOOKUP, NO_SEAMS, Asking, Fresh, Kept, Lookup, Seams
 from butterbase.ai.settings import AiSettings
-from butterbase.ai.sse import encode_event
-from butterbase.ai.upstream import Upstream, is_event_stream, read_whole
-from butterbase.projections.usage import AI_CALL, AiCall
-from butterbase.sql.errors import ButterbaseError
+from butterbase.ai.upstream import Upstream
+from butterbase.ai.wire.form import NULL, Usage
+from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE
+from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError
 
-ReadBody: TypeAlias = Callable[[], Awaitable[bytes]]
-ClientLeft: TypeAlias = Callable[[], Awaitable[None]]
-Status: TypeAlias = Literal["ok", "failed", "cancelled", "timeout"]
+CHANGE_COUNT_MAX = 10
+"""Of changes to an app's configuration while one call is being admitted."""
 
-_PART_COUNT_MAX = 64
-"""Parts of a stream that wait for a slow client; the provider is not read on past them."""
-
-_DRAIN_TIMEOUT_S = 0.05
-_WRITE_TIMEOUT_S = 5.0
-
-_JSON = "application/json"
-_EVENT_STREAM = "text/event-stream; charset=utf-8"
+_KNOWN = frozenset({AUTHENTICATED, SERVICE_ROLE})
+_JSON = b"application/json"
+_EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 _log = logging.getLogger(__name__)
 
 
-class Caller(Struct, frozen=True):
-    app_id: str
-    role: str
-    user_id: UUID | None
-    """None for the app's own keys."""
-    request_id: str
+class Client(Protocol):
+    """The other end of a request."""
+
+    @property
+    def has_left(self) -> bool:
+        """It is for this that the call's task was cancelled."""
+        ...
+
+    async def read(self) -> bytes:
+        """The body. Raises BodyTooLargeError, ClientLeftError."""
+        ...
+
+
+class Given(Struct, frozen=True):
+    """What the headers of a request say."""
+
+    beta: str = ""
+    """`anthropic-beta`"""
+    cache_control: str = ""
+
+
+NOTHING_GIVEN = Given()
 
 
 class Answer(Struct, frozen=True):
     status: int
-    content_type: str
-    body: "bytes | Parts"
-
-
-class Call:
-    """The state of one call."""
-
-    def __init__(self, caller: Caller, endpoint: Endpoint) -> None:
-        self.caller = caller
-        self.endpoint = endpoint
-        self.began_s = time.monotonic()
-        self.provider = self.model = ""
-        self.is_streamed = False
-        self.usage: Usage | None = None
-        self.first_token_s: float | None = None
-        self.watcher: asyncio.Task[None] | None = None
-        """Waits for the client to leave."""
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.parts: asyncio.Queue[bytes | None] = asyncio.Queue(_PART_COUNT_MAX)
-
-    def event(self, status: Status, error: ButterbaseError | None) -> AiCall:
-        usage, first_s = self.usage or Usage(), self.first_token_s
-        if self.answer.done() and not self.answer.cancelled():
-            http_status: int | None = 200
-        elif error is not None:
-            http_status = render_error(error)[0]
-        else:
-            http_status = 200 if status == "ok" else None
-        return AiCall(
-            endpoint=self.endpoint,
-            provider=self.provider,
-            model=self.model,
-            stream=self.is_streamed,
-            status=status,
-            http_status=http_status,
-            error_code=None if error is None else error.code,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            total_tokens=usage.total_tokens,
-            cached_tokens=usage.cached_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            usage_source="missing" if self.usage is None else "reported",
-            latency_ms=_ms(time.monotonic() - self.began_s),
-            first_token_ms=None if first_s is None else _ms(first_s - self.began_s),
-        )
-
-    async def pass_on(self, part: bytes) -> None:
-        """Give the client the next bytes of a stream; the first ones start its answer."""
-        if not self.answer.done():
-            task = asyncio.current_task()
-            assert task is not None
-            self.answer.set_result(Answer(200, _EVENT_STREAM, Parts(self, task)))
-        await self.parts.put(part)
-
-    async def end(self, answer: Answer | None, error: ButterbaseError | None) -> None:
-        """Give the client the whole answer, or the end of its stream, or the error in its place."""
-        if not self.answer.done():
-            if error is not None:
-                self.answer.set_exception(error)
-                return
-            if answer is not None:
-                self.answer.set_result(answer)
-                return
-        # A stream: only a whole answer ends with [DONE].
-        await self.pass_on(DONE if error is None else encode_event(render_error(error)[1]))
-        await self.parts.put(None)
-
-    def abandon(self) -> None:
-        """End what the client is given, here and now: it has gone, or the server stops."""
-        if not self.answer.done():
-            self.answer.set_exception(ClientLeftError())
-        while not self.parts.empty():
-            self.parts.get_nowait()
-        self.parts.put_nowait(None)
-
-
-class Parts:
-    """The bytes of a streamed answer. Closing it before its end cancels the call."""
-
-    def __init__(self, call: Call, task: asyncio.Task[None]) -> None:
-        self._call = call
-        self._task = task
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        part = await self._call.parts.get()
-        if part is None:
-            raise StopAsyncIteration
-        return part
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+    headers: list[Header]
+    body: bytes | AsyncGenerator[bytes, None]
+    """A stream is to be closed, whether it was read or not."""
 
 
 class Gateway:
@@ -178,218 +94,286 @@ class Gateway:
         self,
         settings: AiSettings,
         configs: AiConfigs,
-        pool: AsyncConnectionPool[AsyncConnection],
+        ledger: Ledger,
+        *,
+        seams: Seams = NO_SEAMS,
     ) -> None:
-        """`pool` is the control database's, as butterbase_service."""
         self.settings = settings
-        self._configs = configs
-        self._pool = pool
-        self._upstream = Upstream(settings)
-        self._calls: set[asyncio.Task[None]] = set()
-        self._writes: set[asyncio.Task[bool]] = set()
+        self.configs = configs
+        self.upstream = Upstream(settings)
+        self._seams = seams
+        self._recorder = Recorder(ledger)
+        health = Health()
+        self._admissions = Admissions(ledger, health=health, life_s=settings.ai_total_timeout_s)
+        self._attempts = Attempts(self.upstream, settings, health=health)
+        self._afterwards: set[asyncio.Task[None]] = set()
 
     @property
     def call_count(self) -> int:
         """Calls that run."""
-        return len(self._calls)
+        return self._recorder.call_count
 
     async def close(self) -> None:
         """Cancel the calls that run, wait until each is recorded, close the connections."""
-        for call in self._calls:
-            call.cancel()
-        if waiting := [*self._calls, *self._writes]:
-            await asyncio.wait(waiting)
-        # A call that was cancelled has just begun to write.
-        if self._writes:
-            await asyncio.wait(list(self._writes))
-        await self._upstream.close()
+        await self._recorder.close()
+        for task in self._afterwards:
+            task.cancel()
+        if self._afterwards:
+            await asyncio.wait(self._afterwards)
+        await self.configs.close()
+        await self.upstream.close()
+
+    async def check_caller(self, app_id: str, role: str) -> None:
+        """Raises AnonymousAiDeniedError, DatabaseUnavailableError."""
+        if role not in _KNOWN:
+            _check_anonymous(role, await self.configs.of(app_id))
 
     async def call(
-        self, caller: Caller, endpoint: Endpoint, read_body: ReadBody, client_left: ClientLeft
+        self, caller: Caller, endpoint: Endpoint, client: Client, given: Given = NOTHING_GIVEN
     ) -> Answer:
-        """The provider's answer, or the start of its stream. Raises AiError.
-
-        `client_left` is awaited once the body is read, and returns when the client has gone.
-        """
-        call = Call(caller, endpoint)
-        task = asyncio.create_task(self._run(call, read_body, client_left))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        """The answer, or its beginning. Raises AiError and other ButterbaseErrors."""
+        passage = _Passage(Call(caller, endpoint), client, given)
+        self._recorder.begin(passage.call)
         try:
-            return await call.answer
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
+            return await self._perform(passage)
+        except BaseException as raised:
+            status, error = self._fault(passage, raised)
+            passage.end(None)
+            if passage.call.is_sent and passage.asked is not None and passage.tariff is not None:
+                meter_unanswered(passage.call, passage.asked, passage.tariff)
+            self._recorder.end(passage.call, status, error)
+            if error is None or error is raised:
+                raise
+            raise error from raised
+
+    async def _perform(self, passage: "_Passage") -> Answer:
+        app_id = passage.call.caller.app_id
+        body = await passage.client.read()
+        for _ in range(CHANGE_COUNT_MAX):
+            try:
+                return await self._perform_by(await self.configs.of(app_id), passage, body)
+            except ConfigChangedError:
+                passage.end(None)
+                self.configs.forget(app_id)
+        raise DatabaseUnavailableError("the app's configuration is being changed all the time")
+
+    async def _perform_by(self, app: AppConfig, passage: "_Passage", body: bytes) -> Answer:
+        """Raises ConfigChangedError: the configuration is not the app's any more."""
+        call = passage.call
+        _check_anonymous(call.caller.role, app)
+        if self._seams.prompts is not None and b'"prompt"' in body:
+            body = await self._seams.prompts.fill(call.caller.app_id, call.endpoint, body)
+        asked = passage.asked = Asked(call.endpoint, body, beta=passage.given.beta)
+        call.is_streamed = asked.is_streamed
+        chain = _route(call, asked, app)
+        passage.asking = self._asking(passage, asked, app, chain)
+        guarding = await self._guard(passage, asked)
+        if (kept := await self._look_up(passage, asked)) is not None:
+            return self._answer_kept(passage, asked, kept)
+        course = await self._admissions.admit(call, asked, app, chain)
+        passage.tariff = course.tariff
+        outcome = await self._attempts.perform(
+            call,
+            asked,
+            course.chain,
+            course.targets,
+            deadline_s=passage.began_s + self.settings.ai_total_timeout_s,
+            guarding=guarding,
+        )
+        if isinstance(outcome, Begun):
+            return await self._answer_begun(passage, asked, course.tariff, outcome)
+        meter_whole(call, asked, course.tariff, outcome)
+        call.is_sent = False
+        return self._answer_whole(passage, outcome)
+
+    async def _answer_begun(
+        self, passage: "_Passage", asked: Asked, tariff: Tariff, begun: Begun
+    ) -> Answer:
+        call = passage.call
+        call.has_answered = True
+        headers = [(b"content-type", _EVENT_STREAM), *call.headers(is_ended=False)]
+        relay = Relay(
+            call,
+            asked,
+            tariff,
+            begun,
+            self._recorder,
+            has_left=lambda: passage.client.has_left,
+            on_end=passage.end,
+        )
+        return Answer(200, headers, await relay.start())
+
+    def _answer_whole(self, passage: "_Passage", whole: Whole) -> Answer:
+        call = passage.call
+        passage.end([whole.body])
+        self._recorder.end(call, "ok", None)
+        content_type = _EVENT_STREAM if whole.is_stream else _JSON
+        headers = [(b"content-type", content_type), *call.headers(is_ended=True)]
+        return Answer(200, headers, whole.body)
+
+    def _fault(
+        self, passage: "_Passage", raised: BaseException
+    ) -> tuple[Status, ButterbaseError | None]:
+        match raised:
+            case asyncio.CancelledError():
+                is_stopping = not passage.client.has_left
+                return "cancelled", AiStoppingError(hint="try again") if is_stopping else None
+            case ClientLeftError():
+                return "cancelled", raised
+            case UpstreamTimeoutError():
+                return "timeout", raised
+            case DatabaseUnavailableError():
+                # Nothing is asked of a provider that could not be written down.
+                hint = "try again when the control database is back"
+                return "failed", AccountingError(hint=hint)
+            case ButterbaseError():
+                return "failed", raised
+            case _:
+                request_id = passage.call.caller.request_id
+                _log.error("request %s: the call to a model failed", request_id, exc_info=raised)
+                return "failed", AiInternalError()
+
+    # Beside the way: guards and the cache
+
+    def _asking(
+        self, passage: "_Passage", asked: Asked, app: AppConfig, chain: Chain
+    ) -> Asking | None:
+        if self._seams.cache is None and self._seams.guards is None:
+            return None
+        caller = passage.call.caller
+        return Asking(
+            app_id=caller.app_id,
+            role=caller.role,
+            user_id=caller.user_id,
+            key_id=caller.key_id,
+            request_id=caller.request_id,
+            endpoint=asked.endpoint,
+            model=passage.call.requested_model,
+            targets=tuple((target.provider.name, target.model) for target in chain.targets),
+            body=asked.body,
+            cache_rules=app.cache_rules if chain.cache_rules == NULL else chain.cache_rules,
+            guard_rules=app.guard_rules if chain.guard_rules == NULL else chain.guard_rules,
+            cache_control=passage.given.cache_control,
+            beta=passage.given.beta,
+        )
+
+    async def _guard(self, passage: "_Passage", asked: Asked) -> Guarding | None:
+        guards, asking = self._seams.guards, passage.asking
+        if guards is None or asking is None or asking.guard_rules == NULL:
+            return None
+        if asked.endpoint is Endpoint.EMBEDDINGS:
+            return None
+        try:
+            guarded = await guards.on_request(asking, asked.form)
+        except ButterbaseError as error:
+            passage.call.guards = dict(getattr(error, "verdicts", {}))
             raise
+        passage.call.guards = dict(guarded.verdicts)
+        if guarded.request is not None:
+            asked.rewrite(guarded.request)
+        if guarded.memory is None:
+            return None
+        return Guarding(
+            lambda answer: guards.on_answer(guarded, answer), lambda: guards.filter(guarded)
+        )
 
-    async def list_models(self, app_id: str) -> bytes:
-        """The provider's list of models, those that the app allows. It costs no event.
-
-        Raises AiError.
-        """
-        route = await self._configs.route(app_id)
-        size_max = self.settings.ai_response_bytes_max
+    async def _look_up(self, passage: "_Passage", asked: Asked) -> Kept | None:
+        cache, asking = self._seams.cache, passage.asking
+        if cache is None or asking is None or asking.cache_rules == NULL:
+            return None
+        if asked.endpoint is Endpoint.EMBEDDINGS:
+            return None
         try:
-            async with (
-                asyncio.timeout(self.settings.ai_first_token_timeout_s),
-                self._upstream.ask(route, "models") as response,
-            ):
-                return allowed_listing(await read_whole(response, bytes_max=size_max), route)
-        except TimeoutError as error:
-            raise UpstreamTimeoutError from error
+            request = asked.form
+        except AiError:  # only its provider can read it
+            passage.call.cache = "bypass"
+            return None
+        lookup = await cache.find(asking, request)
+        passage.call.cache = lookup.state
+        if lookup.kept is None and lookup is not NO_LOOKUP:
+            passage.on_end = lambda parts: self._keep(passage, asked, lookup, parts)
+        return lookup.kept
 
-    async def _run(self, call: Call, read_body: ReadBody, client_left: ClientLeft) -> None:
-        try:
-            answer, error = await self._perform_and_record(call, read_body, client_left)
-            await call.end(answer, error)
-        except asyncio.CancelledError:
-            call.abandon()
-            raise
-        finally:
-            if call.watcher is not None:
-                call.watcher.cancel()
+    def _answer_kept(self, passage: "_Passage", asked: Asked, kept: Kept) -> Answer:
+        call = passage.call
+        call.cache, call.cache_similarity = kept.state, kept.similarity
+        call.served_by = (kept.provider, kept.model)
+        call.usage, call.usage_source = Usage(), "reported"
+        call.saved_nanos = kept.cost_nanos
+        return self._answer_whole(passage, encode_whole(asked, kept.answer))
 
-    async def _perform_and_record(
-        self, call: Call, read_body: ReadBody, client_left: ClientLeft
-    ) -> tuple[Answer | None, ButterbaseError | None]:
-        status: Status = "cancelled"
-        answer: Answer | None = None
-        error: ButterbaseError | None = None
-        try:
-            body = await read_body()
-            self._watch(call, client_left)
-            answer = await self._perform(call, body)
-            status = "ok"
-        except UpstreamTimeoutError as timeout:
-            status, error = "timeout", timeout
-        except ClientLeftError as leave:
-            error = leave
-        except ButterbaseError as failure:
-            status, error = "failed", failure
-        except Exception:
-            _log.exception("request %s: the call to a model failed", call.caller.request_id)
-            status, error = "failed", AiInternalError()
-        finally:
-            # Shielded: a client that leaves now does not take the event with it.
-            write = asyncio.create_task(self._write(call.caller, call.event(status, error)))
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
-            is_recorded = await asyncio.shield(write)
-        if not is_recorded:
-            # Nobody gets an answer that no event tells of. Of a stream the client has the text
-            # already: it gets this error in place of [DONE], and the process's log has the event.
-            error = AccountingError(hint="try again when the control database is back")
-        return answer, error
-
-    def _watch(self, call: Call, client_left: ClientLeft) -> None:
-        """Cancel the task that runs now when the client leaves."""
-        task = asyncio.current_task()
-        assert task is not None
-
-        async def watch() -> None:
-            await client_left()
-            task.cancel()
-
-        call.watcher = asyncio.create_task(watch())
-
-    async def _perform(self, call: Call, body: bytes) -> Answer | None:
-        """The whole answer; None when it was streamed and only its end is still to send."""
-        request = decode_request(call.endpoint, body)
-        call.is_streamed = request.is_streamed
-        route = await self._configs.route(call.caller.app_id)
-        call.provider = route.provider
-        call.model = choose_model(request, route)
-        rendered = render_request(request, call.model, route)
-        now_s = asyncio.get_running_loop().time()
-        total = now_s + self.settings.ai_total_timeout_s
-        first = now_s + self.settings.ai_first_token_timeout_s if call.is_streamed else total
-        try:
-            async with (
-                asyncio.timeout_at(min(first, total)) as timer,
-                self._upstream.ask(route, call.endpoint, rendered) as response,
-            ):
-                if call.is_streamed and is_event_stream(response):
-                    reader = StreamReader(wants_usage=request.wants_usage)
-                    await _relay(call, reader, response, lambda: timer.reschedule(total))
-                    return None
-                timer.reschedule(total)
-                answer = await read_whole(response, bytes_max=self.settings.ai_response_bytes_max)
-        except TimeoutError as error:
-            raise UpstreamTimeoutError from error
-        if not is_json_object(answer):
-            raise UpstreamInvalidError(hint="check the base URL: it usually ends with /v1")
-        call.usage = read_usage(answer)
-        return Answer(response.status_code, _JSON, answer)
-
-    async def _write(self, caller: Caller, call: AiCall) -> bool:
-        """Write the event; whether it is written."""
-        event = {
-            "app_id": caller.app_id,
-            "type": AI_CALL,
-            "user_id": caller.user_id,
-            "role": caller.role,
-            "request_id": caller.request_id,
-            "call_id": uuid4(),
-            "data": msgspec.json.encode(call).decode(),
-        }
-        try:
-            async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                # Every connection of the pool may be a dead one; each is met once.
-                for _ in range(self._pool.max_size):
-                    try:
-                        await self._insert(event)
-                    except psycopg.OperationalError as error:
-                        _log.warning("request %s: writing again: %s", caller.request_id, error)
-                    else:
-                        return True
-                await self._insert(event)
-        except (psycopg.Error, TimeoutError) as error:
-            _log.error("not recorded (%s: %s): %s", type(error).__name__, error, event)
-            return False
-        return True
-
-    async def _insert(self, event: Mapping[str, object]) -> None:
-        async with self._pool.connection(_WRITE_TIMEOUT_S) as conn:
-            await conn.execute(_INSERT_EVENT, event)
-
-
-# Whether an insert whose connection was lost is there is not known: the next one may find it.
-_INSERT_EVENT = """
-insert into butterbase.events (app_id, type, user_id, role, request_id, call_id, data)
-values (%(app_id)s, %(type)s, %(user_id)s, %(role)s, %(request_id)s, %(call_id)s, %(data)s::jsonb)
-on conflict (call_id) do nothing
-"""
-
-
-async def _relay(
-    call: Call, reader: StreamReader, response: httpx.Response, first_token: Callable[[], None]
-) -> None:
-    """Pass a stream on up to its end, which is left to the caller. Raises UpstreamError."""
-    chunks = response.aiter_bytes()
-    async for chunk in chunks:
-        part = reader.feed(chunk)
-        call.usage = reader.usage
-        if reader.has_begun and call.first_token_s is None:
-            call.first_token_s = time.monotonic()
-            first_token()
-        if part:
-            await call.pass_on(part)
-        if reader.error is not None:
-            raise reader.error
-        if reader.is_done:
-            await _drain(chunks)
+    def _keep(
+        self, passage: "_Passage", asked: Asked, lookup: Lookup, parts: list[bytes] | None
+    ) -> None:
+        """Once the call has ended; `parts` is a whole answer in the client's wire."""
+        answer = None
+        if parts is not None:
+            is_stream = passage.call.has_answered
+            answer = read_stream(asked, parts) if is_stream else read_answer(asked, parts[0])
+        call = passage.call
+        if answer is None or call.usage is None:
+            lookup.drop(has_left=passage.client.has_left)
             return
-    if part := reader.close():
-        await call.pass_on(part)
+        fresh = Fresh(
+            answer,
+            call.provider,
+            call.model,
+            call.usage,
+            call.charge.nanos,
+            asyncio.get_running_loop().time() - passage.began_s,
+        )
+        task = asyncio.create_task(_coroutine(lookup.keep(fresh)))
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
 
 
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows [DONE], which is the end of the body: the connection can be used again."""
-    with suppress(TimeoutError, httpx.HTTPError):
-        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-            async for _ in chunks:
-                pass
+class _Passage:
+    """A call on its way, with what it has come by."""
+
+    def __init__(self, call: Call, client: Client, given: Given) -> None:
+        self.call = call
+        self.client = client
+        self.given = given
+        self.began_s = asyncio.get_running_loop().time()
+        self.asked: Asked | None = None
+        self.asking: Asking | None = None
+        self.tariff: Tariff | None = None
+        self.on_end: Callable[[list[bytes] | None], None] | None = None
+
+    def end(self, parts: list[bytes] | None) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(parts)
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+def _check_anonymous(role: str, app: AppConfig) -> None:
+    """Raises AnonymousAiDeniedError."""
+    if role not in _KNOWN and not app.allows_anonymous:
+        raise AnonymousAiDeniedError(
+            hint="sign in, and send the user's access token; the anon key alone is public"
+        )
+
+
+def _route(call: Call, asked: Asked, app: AppConfig) -> Chain:
+    """Raises ModelMissingError, ModelDeniedError, TokenLimitError, and what `resolve` does."""
+    model = asked.model or app.default_model
+    if not model:
+        raise ModelMissingError(
+            param="model", hint="name a model, or set defaultModel with PUT ai/config"
+        )
+    call.requested_model = check_model(model)
+    if app.allowed_models is not None:
+        for name in (model, *asked.other_models):
+            if name not in app.allowed_models:
+                raise ModelDeniedError(
+                    f"the app does not allow the model {name[:MODEL_LENGTH_MAX]!r}",
+                    hint="allowedModels of ai/config lists those it does",
+                )
+    default = COMPLETION_TOKENS_DEFAULT if app.is_limited else None
+    if asked.endpoint is not Endpoint.EMBEDDINGS:
+        asked.limit_tokens(app.token_count_max, default)
+    return app.table.resolve(model)
+
+
+async def _coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable

@@ -1,10 +1,10 @@
-"""Errors as OpenAI's API tells them, so that its clients raise their own classes for ours.
+"""Errors as the client's wire tells them, so that its clients raise their own classes for ours.
 
 https://platform.openai.com/docs/guides/error-codes
+https://platform.claude.com/docs/en/api/errors
 """
 
 import msgspec
-from msgspec import Struct
 
 from butterbase.ai.body import BodyTooLargeError
 from butterbase.ai.errors import (
@@ -12,14 +12,25 @@ from butterbase.ai.errors import (
     AiConfigError,
     AiRequestError,
     AiRoleDeniedError,
+    AiStoppingError,
     AnonymousAiDeniedError,
     ClientLeftError,
     ModelDeniedError,
+    ModelUnknownError,
     ProviderMissingError,
     UpstreamError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
+from butterbase.ai.guards.errors import GuardError, InputTooLargeError
+from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
+from butterbase.ai.prompts.errors import PromptNotFoundError, PromptTemplateError
+from butterbase.ai.wire.events import ErrorKind, WireError
+from butterbase.ai.wire.failures import (
+    encode_anthropic_error,
+    encode_openai_error,
+)
+from butterbase.ai.wire.protocols import EncodedError, WireName
 from butterbase.sql.errors import (
     ButterbaseError,
     DatabaseUnavailableError,
@@ -33,51 +44,84 @@ _STATUSES: dict[type, int] = {
     BodyTooLargeError: 413,
     AiConfigError: 400,
     InvalidTokenError: 401,
+    BudgetExceededError: 402,
     ModelDeniedError: 403,
     AnonymousAiDeniedError: 403,
     AiRoleDeniedError: 403,
+    GuardError: 403,
+    InputTooLargeError: 413,
+    PromptTemplateError: 400,
+    PromptNotFoundError: 404,
+    ModelUnknownError: 404,
+    RateLimitedError: 429,
     ClientLeftError: 499,
     ProviderMissingError: 503,
     AccountingError: 503,
+    AiStoppingError: 503,
     DatabaseUnavailableError: 503,
     UpstreamError: 502,
     UpstreamTimeoutError: 504,
     ButterbaseError: 500,
 }
 
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
+_KINDS: dict[int, ErrorKind] = {
+    400: "invalid_request",
+    401: "authentication",
+    402: "quota",
+    403: "permission",
+    404: "not_found",
+    413: "too_large",
+    429: "rate_limit",
+    504: "timeout",
 }
 
-
-class _Error(Struct, frozen=True):
-    message: str
-    type: str
-    param: str | None
-    code: str
-    hint: str | None
+# Clients of OpenAI and Anthropic try a 503 again, and a 429.
+_FINAL = (ProviderMissingError, BudgetExceededError)
 
 
-class _Body(Struct, frozen=True):
-    error: _Error
+def status_of(error: ButterbaseError) -> int:
+    """What a client is answered; a provider's own refusal keeps its status."""
+    if isinstance(error, UpstreamRefusedError) and hasattr(error, "error"):
+        return error.error.status
+    return nearest(_STATUSES, type(error))
+
+
+def wire_error(error: ButterbaseError, *, status: int | None = None) -> WireError:
+    """The error for any wire. `status` is that of an error that is not of this folder."""
+    if isinstance(error, UpstreamRefusedError):
+        told = error.error
+        return msgspec.structs.replace(told, code=told.code or error.code)
+    status = status_of(error) if status is None else status
+    headers: dict[str, str] = dict(getattr(error, "headers", {}))
+    if isinstance(error, _FINAL):
+        headers["x-should-retry"] = "false"
+    return WireError(
+        _KINDS.get(status, "server"),
+        status,
+        error.public_message,
+        code=error.code,
+        param=getattr(error, "param", None),
+        headers=headers,
+        hint=error.hint,
+    )
+
+
+def encode_error(
+    error: ButterbaseError, wire: WireName = WireName.CHAT, *, status: int | None = None
+) -> EncodedError:
+    told = wire_error(error, status=status)
+    if isinstance(error, UpstreamRefusedError) and error.body is not None:
+        return EncodedError(told.status, told.headers, error.body)
+    encode = encode_anthropic_error if wire is WireName.ANTHROPIC else encode_openai_error
+    encoded = encode(told)
+    if isinstance(error, BudgetExceededError):
+        body = msgspec.json.decode(encoded.body)
+        body["error"]["budget"] = error.budget
+        return EncodedError(encoded.status, encoded.headers, msgspec.json.encode(body))
+    return encoded
 
 
 def render_error(error: ButterbaseError) -> tuple[int, bytes]:
-    """Status and body. A provider's own error passes as it came."""
-    if isinstance(error, UpstreamRefusedError):
-        status = error.status
-        if error.body is not None:
-            return status, error.body
-    else:
-        status = nearest(_STATUSES, type(error))
-    param: str | None = getattr(error, "param", None)
-    type_ = _TYPES.get(status, "server_error")
-    return status, msgspec.json.encode(
-        _Body(_Error(error.public_message, type_, param, error.code, error.hint))
-    )
+    """Status and body, in OpenAI's form."""
+    encoded = encode_error(error)
+    return encoded.status, encoded.body

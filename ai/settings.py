@@ -1,6 +1,6 @@
 """What the AI gateway can be told when it starts; an app's own configuration goes before it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -16,6 +16,10 @@ class AiSettings(Struct, frozen=True):
     ai_default_model: Annotated[
         str | None, Meta(description="model of requests to that provider that name none")
     ] = None
+    ai_default_plan: Annotated[
+        Literal["free", "pro", "enterprise"],
+        Meta(description="plan of apps that were given none; enterprise has no limit"),
+    ] = "enterprise"
     ai_private_base_urls: Annotated[
         bool | None,
         Meta(
@@ -41,6 +45,13 @@ class AiSettings(Struct, frozen=True):
     ai_response_bytes_max: Annotated[
         int, Meta(ge=1024, description="largest answer that is not streamed, in bytes")
     ] = 64 * 1024**2
+
+    ai_cache_memory_bytes_max: Annotated[
+        int, Meta(ge=0, description="cached answers in memory, for each worker, in bytes")
+    ] = 32 * 1024**2
+    ai_cache_bytes_max: Annotated[
+        int, Meta(ge=0, description="cached answers in the database, for each app, in bytes")
+    ] = 256 * 1024**2
 
     def __repr__(self) -> str:
         # Settings are logged at start; the key is not.

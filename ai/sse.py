@@ -34,6 +34,8 @@ class EventStreamDecoder:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that this chunk completes. Raises EventTooLongError."""
+        if not self._buffer and b"\r" not in chunk:
+            return self._feed_plain(chunk)
         self._buffer += chunk
         events, start = [], 0
         while found := _BLANK_LINE.search(self._buffer, max(start, self._searched_bytes)):
@@ -41,9 +43,23 @@ class EventStreamDecoder:
             start = found.end()
         del self._buffer[:start]
         self._searched_bytes = max(0, len(self._buffer) - _BLANK_LINE_BYTES_MAX + 1)
+        self._check_length()
+        return events
+
+    def _feed_plain(self, chunk: bytes) -> list[Event]:
+        """Without carriage returns, and with nothing before it: so most chunks are."""
+        events, start = [], 0
+        while (end := chunk.find(b"\n\n", start)) >= 0:
+            events.append(_event(chunk[start : end + 2]))
+            start = end + 2
+        self._buffer += chunk[start:]
+        self._searched_bytes = 0
+        self._check_length()
+        return events
+
+    def _check_length(self) -> None:
         if len(self._buffer) > self._event_bytes_max:
             raise EventTooLongError(f"an event is longer than {self._event_bytes_max} bytes")
-        return events
 
     def close(self) -> Event | None:
         """What stands after the last blank line, or None. A strict reader drops it."""
@@ -52,6 +68,8 @@ class EventStreamDecoder:
 
 
 def _event(raw: bytes) -> Event:
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Event(raw, raw[6:-2])
     lines = raw.removeprefix(_BYTE_ORDER_MARK).splitlines()
     data = [
         line[5:].removeprefix(b" ")

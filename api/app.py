@@ -6,6 +6,7 @@ an endpoint of its own in the place of middleware and resource.
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,12 +17,21 @@ from psycopg_pool import AsyncConnectionPool
 
 from butterbase.ai import rag
 from butterbase.ai import resource as ai
+from butterbase.ai.cache import resource as cached_answers
+from butterbase.ai.cache.cache import AnswerCache
 from butterbase.ai.config import AiConfigs
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
+from butterbase.ai.endpoint import AiEndpoint
 from butterbase.ai.gateway import Gateway
+from butterbase.ai.guards.guards import GuardRail
+from butterbase.ai.money.ledger import Ledger
+from butterbase.ai.prompts import resource as prompts
+from butterbase.ai.prompts.store import PromptStore
+from butterbase.ai.seams import Seams
 from butterbase.ai.settings import AiSettings
 from butterbase.api import problems
+from butterbase.api.alerts import AlertDelivery
 from butterbase.api.apps import Apps
 from butterbase.api.auth import problems as auth_problems
 from butterbase.api.auth import resources as auth
@@ -42,6 +52,7 @@ from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.keys import resource as keys
 from butterbase.api.metrics import MetricsResource
 from butterbase.api.middleware import CallerMiddleware
+from butterbase.api.models_admission import ModelsAdmission, status_of
 from butterbase.api.operators.operators import Operators
 from butterbase.api.operators.runtime import PREFIX as OPERATORS_PREFIX
 from butterbase.api.operators.runtime import operators_runtime
@@ -51,6 +62,7 @@ from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.cluster import Cluster, LoginRole
+from butterbase.sql.errors import ButterbaseError
 
 ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
@@ -69,6 +81,8 @@ class Lifespan:
         providers: ProviderHttp,
         control: ControlPool,
         gateway: Gateway,
+        ledger: Ledger,
+        cache: AnswerCache,
         embedder: LazyEmbedder,
     ) -> None:
         self._cluster = cluster
@@ -78,6 +92,8 @@ class Lifespan:
         self._providers = providers
         self._control = control
         self._gateway = gateway
+        self._ledger = ledger
+        self._cache = cache
         self._embedder = embedder
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -86,15 +102,21 @@ class Lifespan:
         self._tasks = [
             asyncio.create_task(self._apps.follow_schemas()),
             asyncio.create_task(self._apps.follow_settings()),
+            asyncio.create_task(AlertDelivery(self._apps).run()),
             asyncio.create_task(sweep(self._apps, self._cluster, self._operators.runtime)),
+            asyncio.create_task(self._ledger.run()),
+            asyncio.create_task(self._cache.run()),
         ]
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
+        await self._gateway.close()
+        with suppress(ButterbaseError):  # they are in the log
+            await self._ledger.write_waiting()
+        await self._cache.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()  # one that was connecting has a socket in its traceback
-        await self._gateway.close()
         await self._embedder.close()
         await self._providers.close()
         self._passwords.close()
@@ -116,14 +138,35 @@ def create_app(
     apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
     operators = Operators(operators_runtime(cluster, settings, apps))
     control = _control_pool(cluster)
-    configs = AiConfigs(control, cluster.master_key, ai_settings)
-    gateway = Gateway(ai_settings, configs, control)
     embedder = LazyEmbedder(embedder_settings, models_dir)
+    cache = AnswerCache(
+        apps.control,
+        cluster.dsn(LoginRole.SERVICE, cluster.control_database),
+        cluster.master_key,
+        embedder.get,
+        ai_settings,
+    )
+    templates = PromptStore(apps.control)
+    seams = Seams(cache, GuardRail(), templates)
+    configs = AiConfigs(apps.control, cluster.master_key, ai_settings, seams=seams)
+    ledger = Ledger(apps.control)
+    gateway = Gateway(ai_settings, configs, ledger, seams=seams)
     providers = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
     middleware: list[Any] = [
         falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
         CallerMiddleware(apps, request_ids, operators, Proxies(settings.trusted_proxies)),
-        Lifespan(cluster, apps, operators, passwords, providers, control, gateway, embedder),
+        Lifespan(
+            cluster,
+            apps,
+            operators,
+            passwords,
+            providers,
+            control,
+            gateway,
+            ledger,
+            cache,
+            embedder,
+        ),
     ]
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
     problems.add_handlers(app)
@@ -143,14 +186,22 @@ def create_app(
         keys.add_routes(app, prefix, apps.control)
         broadcast.add_routes(app, prefix, gate, body_bytes_max=settings.body_bytes_max)
     auth.add_routes(app, OPERATORS_PREFIX, parts)
-    ai.add_routes(app, gateway, configs, control, prefix=APP_PREFIX)
+    ai.add_routes(app, configs, control, prefix=APP_PREFIX)
+    cached_answers.add_routes(app, cache.admin, prefix=APP_PREFIX)
+    prompts.add_routes(app, templates, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
     dashboard.add_routes(app)
     cors = Cors(exposed=(b"Butterbase-Position",))
     rest = RestEndpoint(
         AppAdmission(apps, operators), EndpointSettings(settings.body_bytes_max, cors), request_ids
     )
-    return Dispatch(rest, app)
+    models = AiEndpoint(
+        gateway,
+        ModelsAdmission(apps, operators),
+        request_id_of=request_ids.of,
+        status_of=status_of,
+    )
+    return Dispatch(rest, app, models)
 
 
 def _control_pool(cluster: Cluster) -> ControlPool:

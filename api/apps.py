@@ -88,7 +88,10 @@ class Apps:
         self._cluster = cluster
         self._settings = settings
         self.control = Executor(
-            cluster.dsn(LoginRole.SERVICE, cluster.control_database), connection_count_max=4
+            cluster.dsn(LoginRole.SERVICE, cluster.control_database),
+            # Calls to models are admitted on these, and must not wait behind events on their way
+            # to the disk.
+            connection_count_max=12,
         )
         self.web = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
         """To the URLs of apps' hooks."""

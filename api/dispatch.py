@@ -1,24 +1,35 @@
-"""The front of the web edge: the REST API's own application, and Falcon for everything else."""
+"""The front of the web edge: an application for the REST API, one for calls to models, and Falcon
+for everything else.
+"""
 
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from butterbase.api.rest.departures import Receive
+from butterbase.ai.departures import Receive
+from butterbase.ai.endpoint import AiEndpoint
 from butterbase.api.rest.endpoint import RestEndpoint, Scope, Send
 from butterbase.sql.apps import FIRST_APP
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REST = re.compile(rb"(?:/v1/([^/]+))?/rest/v1(/.*)?")
+# Anthropic's clients add /v1 to the base URL themselves.
+CALLS = re.compile(
+    rb"(?:/v1/([^/]+))?(?:/v1)?"
+    rb"/(chat/completions|ai/chat|responses|messages|embeddings|models(?:/.+)?)"
+)
 
 
 class Dispatch:
     """The first app is served at the root and, like every app, below its own prefix."""
 
-    def __init__(self, rest: RestEndpoint, falcon: "Callable[..., Any]") -> None:
+    def __init__(
+        self, rest: RestEndpoint, falcon: "Callable[..., Any]", ai: AiEndpoint | None = None
+    ) -> None:
         self._rest = rest
+        self._ai = ai
         self._falcon = falcon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,8 +39,21 @@ class Dispatch:
                 scope,
                 receive,
                 send,
-                app_id=FIRST_APP if app_id is None else unquote_to_bytes(app_id).decode("latin-1"),
+                app_id=_app_id(app_id),
                 path="/" if path is None else path.decode("latin-1"),
             )
             return
+        if (
+            self._ai is not None
+            and scope["type"] == "http"
+            and (found := CALLS.fullmatch(scope["raw_path"]))
+        ):
+            app_id, path = found.groups()
+            text = unquote_to_bytes(path).decode("utf-8", "replace")
+            await self._ai(scope, receive, send, app_id=_app_id(app_id), path=text)
+            return
         await self._falcon(scope, receive, send)
+
+
+def _app_id(text: bytes | None) -> str:
+    return FIRST_APP if text is None else unquote_to_bytes(text).decode("latin-1")

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from butterbase.cli.runtime import die_with_supervisor, open_cluster, set_up_logging
 from butterbase.cli.settings import FILE, PREFIX, Settings, add_flags, load_settings
 from butterbase.sql.apps import FIRST_APP
-from butterbase.sql.errors import ButterbaseError
+from butterbase.sql.errors import ButterbaseError, SettingError
 
 Command: TypeAlias = Callable[[Settings, Namespace], None]
 
@@ -146,6 +146,39 @@ def _keys_revoke(settings: Settings, arguments: Namespace) -> None:
     asyncio.run(keys.revoke(open_cluster(settings), arguments.app, arguments.key))
 
 
+def _keys_rotate(settings: Settings, _arguments: Namespace) -> None:
+    from butterbase.cli import keys
+
+    print(asyncio.run(keys.rotate(open_cluster(settings), settings)))
+
+
+def _ai_plan(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import ai
+
+    cluster = open_cluster(settings)
+    print(
+        asyncio.run(ai.plan(cluster, arguments.app, to=arguments.plan, overage=arguments.overage))
+    )
+
+
+def _ai_budget(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import ai
+
+    cluster = open_cluster(settings)
+    print(asyncio.run(ai.budget(cluster, usd=arguments.usd, period=arguments.period)))
+
+
+def _ai_reconcile(settings: Settings, _arguments: Namespace) -> None:
+    from butterbase.cli import ai
+
+    differences = asyncio.run(ai.check(open_cluster(settings)))
+    for line in differences:
+        print(line)
+    if differences:
+        raise SettingError(f"{len(differences)} sums are not those of their events")
+    print("all sums are those of their events")
+
+
 def _db_url(settings: Settings, arguments: Namespace) -> None:
     from butterbase.cli import db
 
@@ -185,10 +218,17 @@ DB_COMMANDS: dict[str, tuple[str, Command]] = {
     "push": ("apply the SQL migrations of a folder, in order", _db_push),
 }
 
+AI_COMMANDS: dict[str, tuple[str, Command]] = {
+    "plan": ("print the plan of an app, or give it another", _ai_plan),
+    "budget": ("set what all apps together may spend on models", _ai_budget),
+    "reconcile": ("check that all sums are those of the events, to the nano-dollar", _ai_reconcile),
+}
+
 KEYS_COMMANDS: dict[str, tuple[str, Command]] = {
     "create": ("make an app key, and print it this once", _keys_create),
     "list": ("list the app keys that were made", _keys_list),
     "revoke": ("revoke an app key, and those it made", _keys_revoke),
+    "rotate": ("seal all stored secrets, of all apps, with a new key", _keys_rotate),
 }
 
 
@@ -219,6 +259,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
     of_database["push"].add_argument("folder", metavar="DIR", help="folder of *.sql files")
     _add_keys(made["keys"])
+    _add_ai(commands)
     text = "those who run the platform: they sign in to the dashboard, and may do everything"
     operators = commands.add_parser("operators", help=text, description=f"Operators: {text}.")
     of_operators = _add(
@@ -229,6 +270,28 @@ def parser() -> argparse.ArgumentParser:
     _add_projections(commands)
     _add_rest(commands)
     return root
+
+
+def _add_ai(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "plans and budgets of the AI gateway"
+    ai = commands.add_parser("ai", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    actions = _add(ai.add_subparsers(required=True, metavar="ACTION"), AI_COMMANDS)
+    plan, budget = actions["plan"], actions["budget"]
+    plan.add_argument("--app", default=FIRST_APP, help="the app's id (default %(default)s)")
+    plan.add_argument("plan", nargs="?", metavar="PLAN", help="free, pro or enterprise")
+    plan.add_argument(
+        "--overage",
+        default="0",
+        metavar="CREDITS",
+        help="credits of 0.10 USD that pro may use beyond its month, or any (default %(default)s)",
+    )
+    budget.add_argument("usd", metavar="USD", help="the amount, or none for no limit")
+    budget.add_argument(
+        "--period",
+        choices=("day", "month", "lifetime"),
+        default="month",
+        help="of which this is the limit (default %(default)s)",
+    )
 
 
 def _add_projections(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -16,6 +16,7 @@ from butterbase.cli.settings import Settings
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.embedded import SOCKET_PATH_BYTES_MAX, SUPERUSER
 from butterbase.sql.errors import SettingError
+from butterbase.sql.sealing import SealingKey
 from butterbase.sql.secrets import MasterKey
 
 SUPERVISED = "BUTTERBASE_SUPERVISED"
@@ -26,9 +27,19 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def load_master_key(settings: Settings) -> MasterKey:
     """The key of the settings, or the one in the data directory, made at the first start."""
-    if settings.database.master_key:
-        return MasterKey.parse(settings.database.master_key)
-    return MasterKey.load_or_create(settings.database.directory / "master.key")
+    database = settings.database
+    given = [SealingKey.parse(text) for text in (database.sealing_keys or "").split(",") if text]
+    if database.master_key:
+        return MasterKey.parse(database.master_key, sealing=given)
+    if given:
+        raise SettingError("sealing_keys go with a master_key of the settings; else use the file")
+    path = database.directory / "master.key"
+    return MasterKey.load_or_create(path, sealing_file=sealing_file(settings))
+
+
+def sealing_file(settings: Settings) -> Path:
+    """The sealing keys, where the master key is a file as well."""
+    return settings.database.directory / "sealing.keys"
 
 
 def superuser_password(master_key: MasterKey) -> str:

@@ -24,6 +24,7 @@ from butterbase.ingest.changes import Commit
 from butterbase.ingest.lsn import LSN
 from butterbase.projections.projection import Projection
 from butterbase.projections.status import LogStatus, SocketStatus
+from butterbase.projections.sweeper import Sweeper
 from butterbase.projections.usage import UsageProjection
 from butterbase.realtime.sockets.connection import AppRealtime
 from butterbase.sql.apps import App
@@ -140,6 +141,7 @@ class Streams:
         logger.info("this process reads the logs")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._step_down(control))
+            group.create_task(Sweeper(self._control_dsn).run())
             group.create_task(self._follow_apps())
 
     async def _step_down(self, control: FollowedLog) -> None:

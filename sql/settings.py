@@ -25,6 +25,13 @@ class DatabaseSettings(SettingGroup, frozen=True):
         str | None,
         Meta(description="32 bytes, base64url; every secret follows from it; default a file"),
     ] = None
+    sealing_keys: Annotated[
+        str | None,
+        Meta(
+            description="keys that stored secrets are sealed with, each 32 bytes, base64url, with"
+            " commas between them; the first one seals; default a file, or the master key's"
+        ),
+    ] = None
     control_database: Annotated[str, Meta(description="name of the control database")] = (
         "butterbase"
     )

@@ -35,6 +35,8 @@ _SCOPES = {
     "/auth/v1/": Scope.ADMIN,
     "/keys": Scope.ADMIN,
     "/ai/config": Scope.ADMIN,
+    "/ai/cache": Scope.ADMIN,
+    "/ai/prompts": Scope.ADMIN,
     "/ai/": Scope.AI,
     "/chat/": Scope.AI,
     "/embeddings": Scope.AI,

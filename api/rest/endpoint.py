@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from butterbase.ai.body import BodyTooLargeError
+from butterbase.ai.departures import Departures, Receive
 from butterbase.api.callers import RequestIds
 from butterbase.api.problems import Problem, Rendered, render
 from butterbase.api.rest.cors import Cors, Header
-from butterbase.api.rest.departures import Departures, Receive
 from butterbase.api.rest.errors import ResponseStatusError
 from butterbase.api.rest.header_fields import one_line
 from butterbase.api.rest.raised import STATUS_MAX, STATUS_MIN

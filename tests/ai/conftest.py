@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import psycopg
@@ -20,11 +21,16 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from butterbase.ai.config import AiConfigs
+from butterbase.ai.endpoint import AiEndpoint, Headers
 from butterbase.ai.gateway import Gateway
+from butterbase.ai.money.ledger import Ledger
 from butterbase.ai.resource import add_routes
+from butterbase.ai.seams import NO_SEAMS, Seams
 from butterbase.ai.settings import AiSettings
+from butterbase.api.dispatch import CALLS
 from butterbase.sql.claims import Claims
 from butterbase.sql.migrate import migrate, read_migrations
+from butterbase.sql.pipeline import Executor
 from butterbase.sql.secrets import MasterKey
 from tests.ai.upstream import Upstream, running_upstream
 from tests.postgres import Database, Databases
@@ -91,6 +97,31 @@ class TestCallers:
         req.context.claims = Claims(role=role, json="{}", subject=req.get_header("x-test-user"))
 
 
+async def fake_caller(_app_id: str, headers: Headers) -> Claims:
+    """In place of the api's admission, the same."""
+    role = headers.get(b"x-test-role", b"service_role").decode()
+    subject, key = headers.get(b"x-test-user"), headers.get(b"x-test-key")
+    return Claims(
+        role=role,
+        json="{}",
+        subject=None if subject is None else subject.decode(),
+        key_id=None if key is None else key.decode(),
+    )
+
+
+def dispatch(ai: AiEndpoint, falcon: Any) -> Any:
+    """Calls to the one, everything else to the other, as api/dispatch.py does."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if found := CALLS.fullmatch(scope["raw_path"]):
+            app_id, path = (unquote(part.decode()) for part in found.groups())
+            await ai(scope, receive, send, app_id=app_id, path=path)
+        else:
+            await falcon(scope, receive, send)
+
+    return application
+
+
 @dataclass
 class Harness:
     """A running gateway."""
@@ -98,6 +129,7 @@ class Harness:
     origin: str
     http: httpx.AsyncClient
     gateway: Gateway
+    ledger: Ledger
     database: Database
     app_id: str
 
@@ -124,8 +156,13 @@ class Harness:
         )
         return [data for (data,) in rows]
 
+    async def the_events(self) -> list[dict[str, Any]]:
+        """Of all calls: an answer does not wait until its event is written."""
+        await until(lambda: self.gateway.call_count == 0)
+        return self.events()
+
     async def the_event(self) -> dict[str, Any]:
-        """The only event. It may still be on its way when the client has gone."""
+        """The only one. The gateway may not yet have heard of the call, or that its client left."""
         await until(self.events)
         (event,) = self.events()
         return event
@@ -155,28 +192,39 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @asynccontextmanager
-async def running_gateway(database: Database, settings: AiSettings) -> AsyncIterator[Harness]:
+async def running_gateway(
+    database: Database,
+    settings: AiSettings,
+    *,
+    seams: Seams = NO_SEAMS,
+    app_id: str | None = None,
+) -> AsyncIterator[Harness]:
+    """Of a new app, or as another worker of the one that is named."""
     # As the role that serves requests, so that its grants are tested too.
     dsn = make_conninfo(database.dsn, options="-c role=butterbase_service")
+    control = Executor(dsn, connection_count_max=4)
     async with AsyncConnectionPool(
         dsn, min_size=1, max_size=4, open=False, kwargs={"autocommit": True}
     ) as pool:
-        configs = AiConfigs(pool, MasterKey(b"k" * 32), settings)
-        gateway = Gateway(settings, configs, pool)
-        app: App[Request, Response] = App(middleware=[TestCallers()])
-        add_routes(app, gateway, configs, pool)
+        configs = AiConfigs(control, MasterKey(b"k" * 32), settings, seams=seams)
+        ledger = Ledger(control)
+        gateway = Gateway(settings, configs, ledger, seams=seams)
+        falcon: App[Request, Response] = App(middleware=[TestCallers()])
+        add_routes(falcon, configs, pool)
+        ai = AiEndpoint(gateway, fake_caller, request_id_of=lambda given: given or "request-1")
         async with (
-            serving(app) as origin,
+            serving(dispatch(ai, falcon)) as origin,
             httpx.AsyncClient(base_url=origin, timeout=10, verify=_TLS) as http,
         ):
             try:
-                harness = Harness(origin, http, gateway, database, f"app_{next(_app_numbers)}")
-                harness.execute(
-                    "insert into butterbase.apps values (%s, %s)", harness.app_id, harness.app_id
-                )
+                name = app_id or f"app_{next(_app_numbers)}"
+                harness = Harness(origin, http, gateway, ledger, database, name)
+                if app_id is None:
+                    harness.execute("insert into butterbase.apps values (%s, %s)", name, name)
                 yield harness
             finally:
                 await gateway.close()
+                await control.close()
 
 
 @pytest.fixture

@@ -11,12 +11,30 @@ from tests.ai.upstream import COMPLETION, Upstream, answer, chunk, stream
 from tests.postgres import Database
 
 KEY = "sk-live-0123456789abcd"
-EMPTY = {
+EMPTY: dict[str, object] = {
     "defaultModel": None,
     "baseUrl": None,
     "byokKey": None,
     "maxTokensPerRequest": None,
     "allowedModels": None,
+    "allowAnonymous": False,
+    "providers": {},
+    "routes": [],
+    "cache": None,
+    "guards": None,
+    "plan": {
+        "plan": "enterprise",
+        "period": None,
+        "limitUsd": None,
+        "spentUsd": None,
+        "reservedUsd": None,
+        "overageCredits": 0,
+        "overageCreditsMax": 0,
+    },
+    "budgets": [],
+    "limits": [],
+    "prices": {"overrides": [], "fallback": None},
+    "alerts": {"email": None, "hook": None},
 }
 
 

@@ -1,10 +1,12 @@
 """The openai package as it is installed, with nothing but its base_url changed."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.ai.conftest import Harness
@@ -19,6 +21,7 @@ from tests.ai.upstream import (
     chunk,
     stream,
 )
+from tests.ai.wire.shapes_responses import RESPONSES
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
 
@@ -85,7 +88,9 @@ async def test_each_try_of_a_client_that_tries_again_is_an_event(
         await client.with_options(max_retries=2).chat.completions.create(
             model="m", messages=MESSAGES
         )
-    assert len(harness.events()) == len(upstream.received) == 3
+    assert len(await harness.the_events()) == 3
+    # The gateway tries once more itself.
+    assert [event["attempts"] for event in harness.events()] == [2, 2, 2]
 
 
 async def test_a_refusal_of_ours_is_its_class_too(client: AsyncOpenAI, harness: Harness) -> None:
@@ -113,3 +118,66 @@ async def test_leaving_a_stream_early_cancels_it(
         break
     await chunks.close()
     assert (await harness.the_event())["status"] == "cancelled"
+
+
+async def test_the_client_that_does_not_await(harness: Harness, upstream: Upstream) -> None:
+    upstream.script = stream(chunk("Hel"), chunk("lo", finish="stop"), DONE)
+    base_url = f"{harness.origin}{harness.path}"
+
+    def ask() -> str:
+        with OpenAI(api_key="any", base_url=base_url, max_retries=0) as client:
+            chunks = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+            return "".join(c.choices[0].delta.content or "" for c in chunks)
+
+    assert await asyncio.to_thread(ask) == "Hello"
+
+
+@pytest.fixture(params=["openai", "openai_compatible"])
+async def responding(request: pytest.FixtureRequest, harness: Harness, upstream: Upstream) -> Any:
+    """The kind of the provider behind: one that has OpenAI's Responses itself, and one without."""
+    provider = {"kind": request.param, "baseUrl": upstream.base_url}
+    await harness.http.put(
+        f"{harness.path}/ai/config",
+        json={
+            "providers": {"it": provider},
+            "routes": [{"match": "*", "targets": [{"provider": "it"}]}],
+        },
+    )
+    return request.param
+
+
+async def test_a_response(
+    client: AsyncOpenAI, harness: Harness, upstream: Upstream, responding: str
+) -> None:
+    upstream.script = answer(200, RESPONSES.body if responding == "openai" else COMPLETION)
+    response = await client.responses.create(model="m", input="Hi")
+    assert response.output_text == {"openai": "See here."}.get(responding, "Hello!")
+    paths = {"openai": "/v1/responses", "openai_compatible": "/v1/chat/completions"}
+    assert upstream.last.path == paths[responding]
+    event = await harness.the_event()
+    assert (event["endpoint"], event["usage_source"]) == ("responses", "reported")
+
+
+async def test_a_streamed_response(
+    client: AsyncOpenAI, harness: Harness, upstream: Upstream, responding: str
+) -> None:
+    chunks = [chunk("See "), chunk("here.", finish="stop"), chunk(usage=USAGE), DONE]
+    pieces = [RESPONSES.stream] if responding == "openai" else chunks
+    upstream.script = stream(*pieces)
+    events = [e async for e in await client.responses.create(model="m", input="Hi", stream=True)]
+    texts = [e.delta for e in events if e.type == "response.output_text.delta"]
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert "".join(texts) == last.response.output_text == "See here."
+    assert (await harness.the_event())["status"] == "ok"
+
+
+async def test_a_response_that_is_cut_raises(
+    client: AsyncOpenAI, upstream: Upstream, responding: str
+) -> None:
+    begun = RESPONSES.stream[: RESPONSES.stream.index(b"event: response.output_text.done")]
+    upstream.script = stream(begun if responding == "openai" else chunk("See "), cut=True)
+    events = await client.responses.create(model="m", input="Hi", stream=True)
+    with pytest.raises(openai.APIError, match="ended before"):
+        async for _ in events:
+            pass

@@ -6,8 +6,7 @@ import json
 import httpx
 import pytest
 
-from butterbase.ai.settings import AiSettings
-from tests.ai.conftest import Harness, running_gateway, sse_data
+from tests.ai.conftest import Harness, sse_data
 from tests.ai.upstream import (
     COMPLETION,
     DONE,
@@ -18,7 +17,6 @@ from tests.ai.upstream import (
     chunk,
     stream,
 )
-from tests.postgres import Database
 
 CHAT = {"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
@@ -105,16 +103,6 @@ async def test_each_event_is_passed_on_before_the_next_one_comes(
         assert b"".join([part async for part in parts]) == chunk("b", finish="stop") + DONE
 
 
-async def test_done_is_sent_when_the_event_is_written(harness: Harness, upstream: Upstream) -> None:
-    upstream.script = stream(chunk("a", finish="stop"), DONE)
-    async with harness.http.stream("POST", harness.chat_path, json=CHAT) as response:
-        async for part in response.aiter_bytes():
-            if DONE in part:
-                assert len(await asyncio.to_thread(harness.events)) == 1
-                return
-    pytest.fail("no [DONE]")
-
-
 @pytest.mark.parametrize("half", [b"", b'data: {"id": "chatcmpl-1", "choi'])
 async def test_a_cut_stream_tells_the_client_and_has_no_done(
     harness: Harness, upstream: Upstream, half: bytes
@@ -150,9 +138,18 @@ async def test_an_error_event_of_the_provider_ends_the_stream(
     harness: Harness, upstream: Upstream
 ) -> None:
     error = f"data: {json.dumps(RATE_LIMITED)}\n\n".encode()
-    upstream.script = stream(chunk("a"), error, DONE)
-    response = await harness.chat(stream=True)
-    assert response.content == chunk("a") + error
+    more = asyncio.Event()
+    upstream.script = stream(chunk("a"), more, error, DONE)
+    async with harness.http.stream("POST", harness.chat_path, json=CHAT) as response:
+        parts = response.aiter_bytes()
+        assert await anext(parts) == chunk("a")
+        more.set()
+        rest = b"".join([part async for part in parts])
+    told = sse_data(rest.decode())[0]["error"]
+    assert (told["message"], told["code"]) == (
+        RATE_LIMITED["error"]["message"],
+        "rate_limit_exceeded",
+    )
     event = await harness.the_event()
     assert (event["status"], event["error_code"]) == ("failed", "upstream_refused")
 
@@ -194,7 +191,8 @@ async def test_a_client_that_leaves_a_silent_stream_cancels_the_provider(
         await upstream.last.left.wait()
     event = await harness.the_event()
     assert (event["status"], event["http_status"]) == ("cancelled", 200)
-    assert (event["error_code"], event["usage_source"]) == (None, "missing")
+    assert (event["error_code"], event["usage_source"]) == (None, "estimated")
+    assert (event["prompt_tokens"], event["completion_tokens"]) == (5, 1)
 
 
 async def test_a_client_that_leaves_before_the_first_token_cancels_the_provider(
@@ -244,17 +242,47 @@ async def test_a_stopping_server_records_the_calls_it_cuts(
         parts = response.aiter_bytes()
         await anext(parts)
         await harness.gateway.close()
-        assert [part async for part in parts] == []
-    assert (await harness.the_event())["status"] == "cancelled"
+        rest = b"".join([part async for part in parts])
+    assert sse_data(rest.decode())[0]["error"]["code"] == "ai_stopping"
+    event = await harness.the_event()
+    assert (event["status"], event["error_code"]) == ("cancelled", "ai_stopping")
 
 
-async def test_a_stream_that_cannot_be_recorded_has_an_error_in_place_of_done(
-    own_control: Database, upstream: Upstream, caplog: pytest.LogCaptureFixture
+async def test_of_many_clients_that_leave_each_call_is_cancelled_and_recorded(
+    harness: Harness, upstream: Upstream
 ) -> None:
-    upstream.script = stream(chunk("a", finish="stop"), DONE)
-    settings = AiSettings(ai_base_url=upstream.base_url)
-    async with running_gateway(own_control, settings) as harness:
-        harness.execute("revoke insert on butterbase.events from butterbase_service")
+    upstream.script = stream(chunk("Hello"), None)
+
+    async def leave() -> None:
+        async with harness.http.stream("POST", harness.chat_path, json=CHAT) as response:
+            await anext(response.aiter_bytes())
+
+    await asyncio.gather(*[leave() for _ in range(60)])
+    async with asyncio.timeout(1):
+        await asyncio.gather(*[request.left.wait() for request in upstream.received])
+    events = await harness.the_events()
+    assert [event["status"] for event in events] == ["cancelled"] * 60
+    assert {event["completion_tokens"] for event in events} == {2}
+
+
+async def test_a_stream_that_goes_on_after_its_end_is_over(
+    harness: Harness, upstream: Upstream
+) -> None:
+    """The provider closes neither the stream nor the connection."""
+    upstream.script = stream(chunk("a", finish="stop"), DONE, None)
+    async with asyncio.timeout(5):
         response = await harness.chat(stream=True)
-    assert sse_data(response.text)[-1]["error"]["code"] == "ai_accounting_unavailable"
-    assert "not recorded" in caplog.text
+    assert response.content == chunk("a", finish="stop") + DONE
+    assert (await harness.the_event())["status"] == "ok"
+
+
+async def test_a_client_that_leaves_while_a_retry_waits_ends_the_call(
+    harness: Harness, upstream: Upstream
+) -> None:
+    upstream.script = answer(429, RATE_LIMITED, {"retry-after": "5"})
+    call = asyncio.create_task(harness.chat(stream=True))
+    await upstream.arrived.wait()
+    call.cancel()
+    async with asyncio.timeout(2):
+        event = await harness.the_event()
+    assert (event["status"], event["attempts"], event["cost_nanos"]) == ("cancelled", 1, 0)

@@ -30,13 +30,19 @@ async def usage(harness: Harness, **params: str) -> Any:
     return (await harness.http.get(f"{harness.path}/ai/usage", params=days | params)).json()
 
 
-def sums(requests: int, failures: int, prompt: int, completion: int) -> dict[str, int]:
+def sums(requests: int, failures: int, prompt: int, completion: int) -> dict[str, object]:
     return {
         "requests": requests,
         "failures": failures,
         "promptTokens": prompt,
         "completionTokens": completion,
         "totalTokens": prompt + completion,
+        "cachedTokens": 0,
+        "cacheWriteTokens": 0,
+        "reasoningTokens": 0,
+        "costUsd": "0.00",
+        "cacheHits": 0,
+        "savedUsd": "0.00",
     }
 
 
@@ -128,3 +134,25 @@ async def test_a_wrong_parameter_is_named(
 ) -> None:
     report = await usage(harness, **params)
     assert report["error"]["param"] == param
+
+
+async def test_money_and_what_the_caches_saved_are_summed_by_key(harness: Harness) -> None:
+    for day, cost_nanos in (("2026-01-03", 1), ("2026-01-04", 2_500_000_000)):
+        harness.execute(
+            "insert into butterbase.usage (app_id, day, key_id, endpoint, provider, model,"
+            " requests, failures, prompt_tokens, completion_tokens, cached_tokens,"
+            " cache_write_tokens, reasoning_tokens, cost_nanos, cache_hits, saved_nanos)"
+            " values (%s, %s, %s, 'chat/completions', 'p', 'a', 1, 0, 9, 8, 7, 6, 5, %s, 3, 2)",
+            harness.app_id, day, OTHER_USER, cost_nanos,
+        )  # fmt: skip
+    report = await usage(harness, groupBy="key")
+    assert report["groups"][1] == {
+        **sums(2, 0, 18, 16),
+        "key": OTHER_USER,
+        "cachedTokens": 14,
+        "cacheWriteTokens": 12,
+        "reasoningTokens": 10,
+        "costUsd": "2.500000001",
+        "cacheHits": 6,
+        "savedUsd": "0.000000004",
+    }

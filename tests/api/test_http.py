@@ -9,9 +9,9 @@ from typing import cast
 import httpx
 import pytest
 
+from butterbase.ai.departures import Receive
 from butterbase.api import http
 from butterbase.api.http import CorkedTransport, HttpProtocol, unsent_bytes
-from butterbase.api.rest.departures import Receive
 from butterbase.api.rest.endpoint import Scope, Send
 from tests.serving import serving
 

@@ -9,10 +9,10 @@ import pytest
 import uvloop
 from msgspec import Struct
 
+from butterbase.ai.departures import Receive
 from butterbase.api import intake
 from butterbase.api.http import HttpProtocol
 from butterbase.api.intake import BodyRoom, holding_at_most
-from butterbase.api.rest.departures import Receive
 from butterbase.api.rest.endpoint import Scope, Send
 from tests.serving import serving
 from tests.waiting import until

@@ -1,5 +1,9 @@
 """A server of ours as its users run it, for clients that others wrote."""
 
+import fcntl
+import hashlib
+import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,6 +25,42 @@ from tests.clients.postgrest_py import CLIENTS, Client, client_of, close
 from tests.installation import Installation, installed
 from tests.postgres import Databases
 from tests.processes import running
+
+JS = Path(__file__).with_name("js")
+LOCK = JS / "package-lock.json"
+MODULES = JS / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of node, with the packages installed beside the tests."""
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        message = "node and npm are not installed: clients in JavaScript are not tested"
+        if os.environ.get("BUTTERBASE_REQUIRE_NODE"):
+            pytest.fail(message)
+        pytest.skip(message)
+    install_packages()
+    return found
+
+
+def install_packages() -> None:
+    """Once for each state of the lock file, by one process at a time."""
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    stamp = MODULES / ".installed"
+    with LOCK.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        done = subprocess.run(
+            ["npm", "ci", "--ignore-scripts", "--no-progress"],
+            cwd=JS,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"npm ci failed:\n{done.stdout}{done.stderr}"
+        stamp.write_text(wanted)
 
 
 @pytest.fixture(scope="package")

@@ -3,53 +3,16 @@
 Without node and npm these are skipped, or fail where BUTTERBASE_REQUIRE_NODE is set, as in CI.
 """
 
-import fcntl
-import hashlib
 import os
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import JS
 from tests.clients.library import Library
 
-JS = Path(__file__).with_name("js")
-LOCK = JS / "package-lock.json"
-MODULES = JS / "node_modules"
-SUITES = sorted(path.name for path in JS.glob("*.test.js"))
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """The path of node, with the packages installed beside the tests."""
-    found = shutil.which("node")
-    if found is None or shutil.which("npm") is None:
-        message = "node and npm are not installed: clients in JavaScript are not tested"
-        if os.environ.get("BUTTERBASE_REQUIRE_NODE"):
-            pytest.fail(message)
-        pytest.skip(message)
-    install_packages()
-    return found
-
-
-def install_packages() -> None:
-    """Once for each state of the lock file, by one process at a time."""
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
-    with LOCK.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
-        done = subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-progress"],
-            cwd=JS,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"npm ci failed:\n{done.stdout}{done.stderr}"
-        stamp.write_text(wanted)
+# Models have a server of their own: test_ai_clients.py.
+SUITES = sorted(path.name for path in JS.glob("*.test.js") if path.name != "ai.test.js")
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -24,6 +24,8 @@ def test_a_hint_and_a_hash_do_not_give_the_key_away() -> None:
         ("/v1/{app_id}/auth/v1/admin/users/{user_id}", Scope.ADMIN),
         ("/v1/{app_id}/keys", Scope.ADMIN),
         ("/v1/{app_id}/ai/config", Scope.ADMIN),
+        ("/v1/{app_id}/ai/cache", Scope.ADMIN),
+        ("/v1/{app_id}/ai/prompts/{name}", Scope.ADMIN),
         ("/v1/{app_id}/ai/usage", Scope.AI),
         ("/v1/{app_id}/chat/completions", Scope.AI),
         ("/v1/{app_id}/rag/{collection}/query", Scope.AI),

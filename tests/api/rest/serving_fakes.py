@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from butterbase.ai.departures import Receive
 from butterbase.api.callers import RequestIds
 from butterbase.api.dispatch import Dispatch
 from butterbase.api.errors import MissingKeyError
-from butterbase.api.rest.departures import Receive
 from butterbase.api.rest.endpoint import (
     EndpointSettings,
     Given,

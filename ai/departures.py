@@ -2,6 +2,8 @@
 
 Most answers are sent within a few milliseconds, so that asking for each whether its client is
 still there would cost more than it saves. One timer looks for those that take longer.
+
+It lies in the lower of the two folders that answer requests; api/ uses it as well.
 """
 
 import asyncio

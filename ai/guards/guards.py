@@ -1,0 +1,141 @@
+"""The gateway's seam `Guards`: what an app wants to be looked at before its calls go out."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeAlias, cast
+
+import msgspec
+from msgspec import Raw
+
+from butterbase.ai.errors import AiConfigError
+from butterbase.ai.guards.detectors import find_spans
+from butterbase.ai.guards.errors import InjectionError, InputTooLargeError, ToolDeniedError
+from butterbase.ai.guards.injection import find_injection
+from butterbase.ai.guards.policy import GuardPolicy
+from butterbase.ai.guards.redaction import Redaction, new_nonce
+from butterbase.ai.guards.rewriting import redact_request, restore_answer, texts_of
+from butterbase.ai.guards.streams import RestoringFilter
+from butterbase.ai.seams import Asking, Filter, Guarded
+from butterbase.ai.trees import read_tree
+from butterbase.ai.wire.form import ChatAnswer, ChatRequest
+
+REDACTED_CHARS_MAX = 1_000_000
+"""Of all texts of a request that is to be redacted; a longer one is refused."""
+
+_NAME_LENGTH_MAX = 60
+
+_Verdicts: TypeAlias = dict[str, str]
+
+_POLICY: "msgspec.json.Decoder[GuardPolicy | None]" = msgspec.json.Decoder(GuardPolicy | None)
+
+
+class GuardRail:
+    """It remembers nothing: what an answer needs goes with the call."""
+
+    def __init__(self, nonce: Callable[[], str] = new_nonce) -> None:
+        self._nonce = nonce
+
+    def check(self, rules: Raw) -> None:
+        """Raises AiConfigError."""
+        _policy(bytes(rules))
+
+    async def on_request(self, asking: Asking, request: ChatRequest) -> Guarded:
+        """Raises GuardError, and AiRequestError for a body that could be read in two ways."""
+        policy = _policy(bytes(asking.guard_rules))
+        if policy is None:
+            return Guarded()
+        verdicts: _Verdicts = {}
+        _check_size(asking, policy, verdicts)
+        _check_tools(request, policy, verdicts)
+        _check_injection(request, policy, verdicts)
+        if not policy.redact:
+            return Guarded(verdicts=verdicts)
+        return self._redacted(asking, request, policy, verdicts)
+
+    def on_answer(self, guarded: Guarded, answer: ChatAnswer) -> ChatAnswer:
+        return restore_answer(answer, cast("Redaction", guarded.memory))
+
+    def filter(self, guarded: Guarded) -> Filter:
+        return RestoringFilter(cast("Redaction", guarded.memory))
+
+    def _redacted(
+        self, asking: Asking, request: ChatRequest, policy: GuardPolicy, verdicts: _Verdicts
+    ) -> Guarded:
+        kinds = frozenset(policy.redact)
+        texts = list(texts_of(read_tree(asking.body)))
+        if sum(map(len, texts)) > REDACTED_CHARS_MAX:
+            verdicts["redaction"] = "refused"
+            raise InputTooLargeError(
+                f"more than {REDACTED_CHARS_MAX} characters cannot be redacted",
+                verdicts=verdicts,
+                hint="send less",
+            )
+        if not any(find_spans(text, kinds) for text in texts):
+            verdicts["redaction"] = "none"
+            return Guarded(verdicts=verdicts)
+        # Also where nothing is found in the form: what it leaves out does not go on then.
+        redaction = Redaction(kinds, self._nonce())
+        rewritten = redact_request(request, redaction)
+        counts = redaction.counts
+        verdicts["redaction"] = ",".join(f"{k}:{counts[k]}" for k in sorted(counts)) or "none"
+        return Guarded(rewritten, verdicts, redaction if redaction else None)
+
+
+@lru_cache(1000)
+def _policy(rules: bytes) -> GuardPolicy | None:
+    """Raises AiConfigError."""
+    try:
+        return _POLICY.decode(rules)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AiConfigError(f"guards: {error}", param="guards") from error
+
+
+def _check_size(asking: Asking, policy: GuardPolicy, verdicts: _Verdicts) -> None:
+    if policy.input_bytes_max is None:
+        return
+    if len(asking.body) > policy.input_bytes_max:
+        verdicts["size"] = "refused"
+        raise InputTooLargeError(
+            f"the app takes requests of at most {policy.input_bytes_max} bytes",
+            verdicts=verdicts,
+            hint="send less, or raise inputBytesMax of the guards with PUT ai/config",
+        )
+    verdicts["size"] = "ok"
+
+
+def _check_tools(request: ChatRequest, policy: GuardPolicy, verdicts: _Verdicts) -> None:
+    if policy.tools is None:
+        return
+    for tool in request.tools:
+        if not any(_is_named(tool.name, pattern) for pattern in policy.tools):
+            name = tool.name[:_NAME_LENGTH_MAX]
+            verdicts["tools"] = f"refused:{name}"
+            raise ToolDeniedError(
+                f"the app does not allow the tool {name!r}",
+                verdicts=verdicts,
+                param="tools",
+                hint="tools of the guards in ai/config lists those it does",
+            )
+    verdicts["tools"] = "ok"
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _check_injection(request: ChatRequest, policy: GuardPolicy, verdicts: _Verdicts) -> None:
+    if policy.injection == "off":
+        return
+    found = find_injection(request)
+    if found is None:
+        verdicts["injection"] = "none"
+        return
+    if policy.injection == "mark":
+        verdicts["injection"] = f"marked:{found}"
+        return
+    verdicts["injection"] = f"refused:{found}"
+    raise InjectionError(
+        verdicts=verdicts,
+        param="messages",
+        hint="say it in other words; the app's guards refuse texts that give the model new orders",
+    )

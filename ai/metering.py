@@ -1,0 +1,83 @@
+"""What a call has used, and what it is charged for it.
+
+What the provider tells counts. Where it tells nothing, as of a call that is cancelled, what was
+sent to it and what came back are counted here. Nothing that a client or a provider has sent may
+keep a call from being recorded: what cannot be counted is left out.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from butterbase.ai.asked import Asked
+from butterbase.ai.call import Call
+from butterbase.ai.charging import Tariff
+from butterbase.ai.counting import estimate, read_answer, read_stream
+from butterbase.ai.exchange import Whole
+from butterbase.ai.wire.form import ChatAnswer, Usage
+
+_log = logging.getLogger(__name__)
+
+
+def meter_whole(call: Call, asked: Asked, tariff: Tariff, whole: Whole) -> None:
+    usage = whole.usage
+    if usage is None:
+        call.usage_source = "estimated"
+        usage = _counted(asked, lambda: read_answer(asked, whole.body))
+    else:
+        call.usage_source = "reported"
+    _charge(call, tariff, usage)
+
+
+def meter_stream(
+    call: Call,
+    asked: Asked,
+    tariff: Tariff,
+    told: Usage | None,
+    parts: Sequence[bytes],
+    *,
+    is_whole: bool,
+) -> None:
+    """`parts` are what the client was sent."""
+    if told is not None and is_whole:
+        call.usage_source = "reported"
+        _charge(call, tariff, told)
+        return
+    counted = _counted(asked, lambda: read_stream(asked, parts))
+    if told is None:
+        call.usage_source = "estimated"
+        _charge(call, tariff, counted)
+        return
+    # Anthropic tells the prompt's tokens first, and those of the answer last.
+    call.usage_source = "reported"
+    if counted.completion_tokens > told.completion_tokens:
+        call.usage_source = "estimated"
+        completion = counted.completion_tokens
+        told = replace(
+            told,
+            completion_tokens=completion,
+            total_tokens=told.prompt_tokens + completion,
+            cost=None,
+        )
+    _charge(call, tariff, told)
+
+
+def meter_unanswered(call: Call, asked: Asked, tariff: Tariff) -> None:
+    """The client left, and the provider was at work."""
+    call.usage_source = "estimated"
+    _charge(call, tariff, _counted(asked, lambda: None))
+
+
+def _counted(asked: Asked, answer: Callable[[], ChatAnswer | None]) -> Usage:
+    try:
+        return estimate(asked, answer())
+    except Exception:
+        _log.exception("the tokens of a call could not be counted")
+        return Usage()
+
+
+def _charge(call: Call, tariff: Tariff, usage: Usage) -> None:
+    assert call.target is not None
+    call.usage = usage
+    call.charge = tariff.charge(call.target, usage)

@@ -1,0 +1,46 @@
+"""The calls of a worker that run, and the end of each: its event.
+
+An answer does not wait for its event to be on the disk. It was admitted before, and so is in the
+books: an event that cannot be written now is written when the control database is back, and of a
+worker that is killed in between the sweeper tells that the call was lost.
+"""
+
+import asyncio
+
+from butterbase.ai.call import Call, Status
+from butterbase.ai.money.ledger import Ledger
+from butterbase.sql.errors import ButterbaseError
+
+
+class Recorder:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._running: dict[Call, asyncio.Task[object] | None] = {}
+        self._writes: set[asyncio.Task[bool]] = set()
+
+    @property
+    def call_count(self) -> int:
+        """Calls that run, or whose event is being written."""
+        return len(self._running) + len(self._writes)
+
+    def begin(self, call: Call) -> None:
+        """In the task of the call."""
+        self._running[call] = asyncio.current_task()
+
+    def end(self, call: Call, status: Status, error: ButterbaseError | None) -> None:
+        """Write the event. Of a call that has ended nothing more is written."""
+        if call in self._running:
+            del self._running[call]
+            write = asyncio.create_task(self._ledger.settle(call.settlement(status, error)))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+
+    async def close(self) -> None:
+        """Cancel the calls that run, and wait until each is recorded."""
+        tasks = [task for task in self._running.values() if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._writes:
+            await asyncio.wait(self._writes)

@@ -1,0 +1,50 @@
+"""Who may ask models: the first thing that is decided about a call."""
+
+import time
+
+from butterbase.ai import problems as ai_problems
+from butterbase.ai.endpoint import Headers
+from butterbase.ai.errors import AiError
+from butterbase.api import problems
+from butterbase.api.apps import Apps
+from butterbase.api.callers import verify_caller
+from butterbase.api.keys.key import Scope
+from butterbase.api.operators.operators import Operators
+from butterbase.sql.claims import Claims
+from butterbase.sql.errors import ButterbaseError
+
+
+class ModelsAdmission:
+    """The endpoint's `authenticate` for the apps of an installation."""
+
+    def __init__(self, apps: Apps, operators: Operators | None = None) -> None:
+        self._apps = apps
+        self._operators = operators
+
+    async def __call__(self, app_id: str, headers: Headers) -> Claims:
+        """Anthropic's clients send their key as `x-api-key`.
+
+        Raises UnknownAppError, and what `verify_caller` does.
+        """
+        app = await self._apps.find(app_id)
+        return await verify_caller(
+            app.tokens,
+            app.keyring,
+            scope=Scope.AI,
+            authorization=_text(headers, b"authorization"),
+            key=_text(headers, b"apikey") or _text(headers, b"x-api-key"),
+            now_s=time.time(),
+            operators=self._operators,
+        )
+
+
+def status_of(error: ButterbaseError) -> int:
+    """Of every error that a call to a model may meet."""
+    if isinstance(error, AiError):
+        return ai_problems.status_of(error)
+    return problems.status_of(error, is_anonymous=False)
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
