@@ -149,7 +149,12 @@ def streaming(installation: Installation) -> Iterator[tuple[int, int]]:
     with log.open("w") as stderr:
         process = subprocess.Popen(
             STREAM,
-            env={**environment(installation, port), "BUTTERBASE_STREAM_PORT": str(port)},
+            env={
+                **environment(installation, port),
+                "BUTTERBASE_STREAM_PORT": str(port),
+                # Those of the sink before may not be known to be gone yet.
+                "BUTTERBASE_REALTIME_CONNECTIONS": "25000",
+            },
             cwd=installation.directory,
             stdin=subprocess.DEVNULL,
             stderr=stderr,
