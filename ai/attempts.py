@@ -9,11 +9,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from butterbase.ai.asked import Asked
 from butterbase.ai.call import Call
+from butterbase.ai.charging import Tariff
 from butterbase.ai.errors import (
     AiError,
     UpstreamCutError,
@@ -24,7 +27,9 @@ from butterbase.ai.errors import (
     UpstreamUnreachableError,
     WireUnsupportedError,
 )
-from butterbase.ai.exchange import Exchange, Guarding, Reader, Whole, exchange_with
+from butterbase.ai.exchange import Exchange, Guarding, exchange_with
+from butterbase.ai.metering import meter_lost
+from butterbase.ai.reading import Reader, Whole
 from butterbase.ai.routing.health import Health
 from butterbase.ai.routing.resolution import Chain, Target
 from butterbase.ai.routing.retries import (
@@ -42,7 +47,7 @@ from butterbase.ai.routing.retries import (
 )
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.upstream import Upstream, UpstreamAnswer
-from butterbase.ai.wire.form import Stamp
+from butterbase.ai.wire.form import Stamp, Usage
 from butterbase.ai.wire.protocols import Kind, UpstreamRequest, WireName
 from butterbase.ai.wire.wires import TARGET_WIRES
 from butterbase.sql.errors import ButterbaseError
@@ -121,6 +126,7 @@ class Attempts:
         chain: Chain,
         targets: Sequence[Target],
         *,
+        tariff: Tariff,
         deadline_s: float,
         guarding: Guarding | None = None,
     ) -> Whole | Begun:
@@ -133,7 +139,7 @@ class Attempts:
         while True:
             target = journey.target
             try:
-                return await self._attempt(call, asked, target, deadline_s, guarding)
+                return await self._attempt(call, asked, target, tariff, deadline_s, guarding)
             except (UpstreamError, WireUnsupportedError) as error:
                 step = journey.after(failure_of(error), deadline_s - loop.time(), self._chance)
                 if isinstance(step, Stop):
@@ -147,14 +153,20 @@ class Attempts:
         call: Call,
         asked: Asked,
         target: Target,
+        tariff: Tariff,
         deadline_s: float,
         guarding: Guarding | None,
     ) -> Whole | Begun:
         stamp = Stamp(f"{call.id.hex}{call.attempt_count}", int(time.time()))
-        exchange = exchange_with(asked, target, stamp, guarding=guarding)
+        exchange = exchange_with(
+            asked, target, stamp, guarding=guarding, cost_of=partial(_cost, call, tariff, target)
+        )
         request = exchange.request()
         call.target = target
         call.attempt_count += 1
+        if call.trace is not None:
+            carried = call.trace.attempt(target, asked)
+            request = replace(request, headers={**request.headers, **carried})
         key = (call.caller.app_id, *target.key)
         opinion = Opinion(self._health, key, is_streamed=asked.is_streamed)
         try:
@@ -163,12 +175,18 @@ class Attempts:
         except UpstreamError as error:
             call.is_sent = False
             opinion.bad(failure_of(error))
+            if error.was_at_work:
+                meter_lost(call, asked, tariff)
+            if call.trace is not None:
+                call.trace.failed(error)
             raise
         except BaseException:
             opinion.none()
             raise
         if isinstance(result, Begun):
             call.first_token_s = time.monotonic()
+            if call.trace is not None:
+                call.trace.began()
         else:
             opinion.good()
         return result
@@ -190,6 +208,7 @@ class Attempts:
         if asked.is_streamed:
             wait_s = timeouts.first_token or settings.ai_first_token_timeout_s
             first_s = min(deadline_s, now_s + wait_s)
+        connect_s = timeouts.connect or settings.ai_connect_timeout_s
         headers = {
             **TARGET_WIRES[_key_wire(target)].headers(provider.api_key),
             **provider.headers,
@@ -204,7 +223,7 @@ class Attempts:
                     headers=headers,
                     provider=provider.name,
                     is_private_allowed=provider.is_operators,
-                    connect_timeout_s=timeouts.connect,
+                    connect_timeout_s=connect_s,
                 )
                 if not 200 <= answer.status < 300:
                     body = await answer.read_error()
@@ -220,8 +239,14 @@ class Attempts:
         except BaseException as error:
             if answer is not None:
                 answer.close()
+            # Later than this it was connected to.
+            is_connected = asyncio.get_running_loop().time() > now_s + connect_s
             if isinstance(error, TimeoutError):
-                raise UpstreamTimeoutError from error
+                late = UpstreamTimeoutError()
+                late.was_at_work = is_connected or answer is not None
+                raise late from error
+            if isinstance(error, UpstreamInvalidError | UpstreamCutError) and not asked.is_streamed:
+                error.was_at_work = True
             raise
 
     def _log_step(self, call: Call, target: Target, error: AiError, step: Step) -> None:
@@ -233,6 +258,10 @@ class Attempts:
             error.code,
             type(step).__name__,
         )
+
+
+def _cost(call: Call, tariff: Tariff, target: Target, usage: Usage) -> int:
+    return call.cost_with(tariff.charge(target, usage).nanos)
 
 
 async def _begin(

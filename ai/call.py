@@ -9,12 +9,13 @@ from msgspec import Struct
 
 from butterbase.ai.asked import Endpoint
 from butterbase.ai.money.amounts import format_usd
-from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
-from butterbase.ai.money.ledger import Admitted, Settlement
+from butterbase.ai.money.journal import Settlement
+from butterbase.ai.money.ledger import Admitted
 from butterbase.ai.money.prices import NOTHING, Charge
 from butterbase.ai.problems import status_of
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.seams import CacheState
+from butterbase.ai.telemetry.protocols import Trace
 from butterbase.ai.wire.form import Usage
 from butterbase.projections.usage import AiCall
 from butterbase.sql.claims import SERVICE_ROLE
@@ -40,10 +41,12 @@ class Caller(Struct, frozen=True):
 
 
 class Call:
-    def __init__(self, caller: Caller, endpoint: Endpoint) -> None:
+    def __init__(self, caller: Caller, endpoint: Endpoint, *, step: int = 1) -> None:
         self.id = uuid4()
         self.caller = caller
         self.endpoint = endpoint
+        self.step = step
+        """Of a request whose tools the gateway runs: which of its calls this is."""
         self.began_s = time.monotonic()
         self.requested_model = ""
         self.is_streamed = False
@@ -55,6 +58,9 @@ class Call:
         self.usage: Usage | None = None
         self.usage_source: UsageSource = "missing"
         self.charge: Charge = NOTHING
+        self.lost = Usage()
+        """Of attempts that failed while their provider was at work; counted here."""
+        self.lost_nanos = 0
         self.first_token_s: float | None = None
         self.has_answered = False
         """The client has been sent the beginning of an answer that is none of ours."""
@@ -66,6 +72,7 @@ class Call:
         self.served_by: tuple[str, str] | None = None
         """Provider and model of an answer from the cache."""
         self.guards: dict[str, str] = {}
+        self.trace: Trace | None = None
 
     @property
     def provider(self) -> str:
@@ -79,12 +86,16 @@ class Call:
             return self.served_by[1]
         return self.requested_model if self.target is None else self.target.model
 
-    def refused(self, error: ButterbaseError) -> None:
-        """It was not admitted."""
-        if isinstance(error, BudgetExceededError):
-            self.budget_action = "block"
-        elif isinstance(error, RateLimitedError):
-            self.budget_action = "limit"
+    @property
+    def cost_nanos(self) -> int:
+        """With that of lost attempts, as far as it was reserved for: they are an estimate, and
+        must not bring a budget beyond its limit."""
+        return self.cost_with(self.charge.nanos)
+
+    def cost_with(self, nanos: int) -> int:
+        """As it would be with this charge."""
+        reserved = 0 if self.admitted is None else self.admitted.reserved_nanos
+        return max(nanos, min(nanos + self.lost_nanos, reserved))
 
     def settlement(self, status: Status, error: ButterbaseError | None) -> Settlement:
         caller = self.caller
@@ -108,9 +119,9 @@ class Call:
             status=status,
             http_status=self._http_status(status, error),
             error_code=None if error is None else error.code,
-            prompt_tokens=usage.prompt_tokens,
+            prompt_tokens=usage.prompt_tokens + self.lost.prompt_tokens,
             completion_tokens=usage.completion_tokens,
-            total_tokens=usage.total_tokens,
+            total_tokens=usage.total_tokens + self.lost.total_tokens,
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             usage_source=self.usage_source,
@@ -121,7 +132,7 @@ class Call:
             function=self.caller.function,
             attempts=self.attempt_count,
             cache_write_tokens=usage.cache_write_tokens,
-            cost_nanos=self.charge.nanos,
+            cost_nanos=self.cost_nanos,
             price_source=self.charge.source,
             is_byok=target is not None and target.provider.is_byok,
             cache=self.cache,
@@ -131,6 +142,7 @@ class Call:
             budget_action=self.budget_action,
             admitted_at=None if admitted is None else admitted.at,
             reserved_nanos=0 if admitted is None else admitted.reserved_nanos,
+            step=self.step,
         )
 
     def _http_status(self, status: Status, error: ButterbaseError | None) -> int | None:
@@ -156,7 +168,7 @@ class Call:
         if self.budget_action == "reroute":
             headers.append((b"x-butterbase-budget-action", b"reroute"))
         if is_ended:
-            headers.append((b"x-butterbase-cost-usd", format_usd(self.charge.nanos).encode()))
+            headers.append((b"x-butterbase-cost-usd", format_usd(self.cost_nanos).encode()))
         left = self.remaining_nanos(is_ended=is_ended)
         if left is not None:
             headers.append((b"x-butterbase-budget-remaining-usd", format_usd(left).encode()))
@@ -170,7 +182,7 @@ class Call:
             return None
         if self.caller.role != SERVICE_ROLE:
             return None
-        back = max(0, admitted.reserved_nanos - self.charge.nanos) if is_ended else 0
+        back = max(0, admitted.reserved_nanos - self.cost_nanos) if is_ended else 0
         return admitted.remaining_nanos + back
 
 

@@ -59,9 +59,11 @@ class Tariff:
         references = count_references(asked)
         others = asked.other_models
         prompt_tokens = prompt_tokens_max(
-            len(asked.body),
+            asked.byte_count,
             image_count=references.images,
             file_count=references.files,
+            search_count=references.tools,
+            tool_count=references.described_tools,
             context_tokens=None if others else self.context_tokens(targets),
         )
         prices = [self.price(target) for target in targets]
@@ -88,16 +90,18 @@ class Tariff:
 def _completion_tokens(asked: Asked, targets: Iterable[Target]) -> int:
     if asked.endpoint is Endpoint.EMBEDDINGS:
         return 0
+    # What was predicted wrongly counts as answered, beside the limit.
+    predicted = len(bytes(asked.passing.fields.get("prediction", b"")))
     limit = asked.passing.token_count or asked.limit
     if limit is not None:
-        return limit
+        return limit + predicted
     # Anthropic's wire has no request without a limit, and is given one.
     limits = [
         claude.default_max_tokens(target.model)
         for target in targets
         if target.provider.kind is Kind.ANTHROPIC
     ]
-    return max([COMPLETION_TOKENS_DEFAULT, *limits])
+    return max([COMPLETION_TOKENS_DEFAULT, *limits]) + predicted
 
 
 def _priced(target: Target, model: str) -> PricedModel:

@@ -2,34 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
+from butterbase.ai.config_changes import LEFT_OUT, AiConfig, AiConfigChange
 from butterbase.ai.config_rows import ConfigRow, ProviderRow, key_hint
+from butterbase.ai.contents.rules import ContentRules
 from butterbase.ai.errors import AiConfigError
 from butterbase.ai.money.config import (
-    BUDGET_COUNT_MAX,
-    LIMIT_COUNT_MAX,
-    Alerts,
-    Budget,
-    MoneyChange,
-    Plan,
-    RateLimit,
     read_money,
     statements,
 )
 from butterbase.ai.money.prices import PriceBook
 from butterbase.ai.routing.config import (
-    Key,
-    Model,
     ProviderChange,
-    Providers,
-    ProviderShown,
-    Route,
-    Routes,
     base_url_of,
     check_base_url,
     check_provider,
@@ -39,6 +27,7 @@ from butterbase.ai.routing.config import (
 from butterbase.ai.routing.resolution import Provider, RoutingTable, host_of
 from butterbase.ai.seams import NO_SEAMS, Seams
 from butterbase.ai.settings import AiSettings
+from butterbase.ai.tools.config import ToolGrant, check_tools
 from butterbase.ai.wire.form import NULL
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError, SettingError
@@ -57,54 +46,6 @@ KEPT_COUNT_MAX = 1000
 _TRIES_MAX = 10
 _FOREIGN_KEY_VIOLATION = "23503"
 
-_LEFT_OUT = Raw(b"")
-
-
-class AiConfig(Struct, frozen=True, rename="camel", kw_only=True):
-    """An app's own configuration, as it is read back; null is "not set"."""
-
-    default_model: str | None
-    base_url: str | None
-    byok_key: str | None
-    """A hint such as `sk-…abcd`, never the key."""
-    max_tokens_per_request: int | None
-    allowed_models: list[str] | None
-    """Null allows every model, an empty list none."""
-    allow_anonymous: bool
-    providers: dict[str, ProviderShown]
-    routes: list[Route]
-    cache: Raw
-    guards: Raw
-    plan: Plan
-    budgets: list[Budget]
-    limits: list[RateLimit]
-    prices: PriceBook
-    alerts: Alerts
-
-
-class AiConfigChange(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A field that is left out stays as it is; null unsets it. A list or object replaces the one
-    before."""
-
-    default_model: Model | UnsetType | None = UNSET
-    base_url: str | UnsetType | None = UNSET
-    byok_key: Key | UnsetType | None = UNSET
-    max_tokens_per_request: Annotated[int, Meta(ge=1, le=100_000)] | UnsetType | None = UNSET
-    allowed_models: Annotated[list[Model], Meta(max_length=1000)] | UnsetType | None = UNSET
-    allow_anonymous: bool | UnsetType | None = UNSET
-    providers: Providers | UnsetType | None = UNSET
-    routes: Routes | UnsetType | None = UNSET
-    cache: Raw = _LEFT_OUT
-    guards: Raw = _LEFT_OUT
-    budgets: Annotated[list[Budget], Meta(max_length=BUDGET_COUNT_MAX)] | UnsetType | None = UNSET
-    limits: Annotated[list[RateLimit], Meta(max_length=LIMIT_COUNT_MAX)] | UnsetType | None = UNSET
-    prices: PriceBook | UnsetType | None = UNSET
-    alerts: Alerts | UnsetType | None = UNSET
-
-    @property
-    def money(self) -> MoneyChange:
-        return MoneyChange(self.budgets, self.limits, self.prices, self.alerts)
-
 
 class AppConfig(Struct, frozen=True):
     """What holds for an app's calls."""
@@ -122,6 +63,9 @@ class AppConfig(Struct, frozen=True):
     prices: PriceBook
     cache_rules: Raw
     guard_rules: Raw
+    log_content: ContentRules | None
+    tools: Mapping[str, ToolGrant]
+    """That requests may name, for the gateway to run."""
     read_at_s: float
 
 
@@ -242,6 +186,8 @@ class AiConfigs:
             routes=row.routes,
             cache=row.cache,
             guards=row.guards,
+            log_content=row.log_content,
+            tools=row.tools,
             plan=money.plan,
             budgets=money.budgets,
             limits=money.limits,
@@ -275,6 +221,8 @@ class AiConfigs:
             providers = self._providers(app_id, row.providers, change.providers or {})
         routes = row.routes if change.routes is UNSET else change.routes or []
         check_routes(routes, providers)
+        tools = row.tools if change.tools is UNSET else change.tools or {}
+        check_tools(tools)
         self._check_rules(change)
         return replace(
             row,
@@ -287,8 +235,10 @@ class AiConfigs:
             allows_anonymous=row.allows_anonymous if anonymous is UNSET else bool(anonymous),
             providers=providers,
             routes=routes,
-            cache=row.cache if change.cache == _LEFT_OUT else change.cache,
-            guards=row.guards if change.guards == _LEFT_OUT else change.guards,
+            cache=row.cache if change.cache == LEFT_OUT else change.cache,
+            guards=row.guards if change.guards == LEFT_OUT else change.guards,
+            log_content=row.log_content if change.log_content is UNSET else change.log_content,
+            tools=tools,
         )
 
     def _check_rules(self, change: AiConfigChange) -> None:
@@ -299,7 +249,7 @@ class AiConfigs:
             rules += [(route.cache, self._seams.cache, "cache")]
             rules += [(route.guards, self._seams.guards, "guards")]  # type: ignore[list-item]
         for rule, seam, name in rules:
-            if rule in (_LEFT_OUT, NULL):
+            if rule in (LEFT_OUT, NULL):
                 continue
             if seam is None:
                 raise AiConfigError("it is not there", param=name)
@@ -360,6 +310,8 @@ class AiConfigs:
             prices=row.prices or PriceBook(),
             cache_rules=row.cache,
             guard_rules=row.guards,
+            log_content=row.log_content,
+            tools=row.tools,
             read_at_s=read_at_s,
         )
 

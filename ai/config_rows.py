@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from butterbase.ai.contents.rules import ContentRules
 from butterbase.ai.money.prices import PriceBook
 from butterbase.ai.routing.config import ProviderShown, Route
+from butterbase.ai.tools.config import ToolGrant
 from butterbase.ai.wire.form import NULL
 from butterbase.ai.wire.protocols import Kind
 
@@ -39,6 +41,8 @@ class ConfigRow(Struct, frozen=True, kw_only=True):
     prices: PriceBook | None = None
     cache: Raw = NULL
     guards: Raw = NULL
+    log_content: ContentRules | None = None
+    tools: dict[str, ToolGrant] = {}
     providers: dict[str, ProviderRow] = {}
     is_limited: bool = False
 
@@ -71,6 +75,8 @@ _KEPT = (
     "routes",
     "cache",
     "guards",
+    "log_content",
+    "tools",
 )
 
 

@@ -17,9 +17,11 @@ from butterbase.ai.body import BodyTooLargeError
 from butterbase.ai.call import Caller, Header
 from butterbase.ai.departures import Departures, Receive, Stay
 from butterbase.ai.errors import AiInternalError, ClientLeftError
-from butterbase.ai.gateway import Answer, Gateway, Given
+from butterbase.ai.gateway import Gateway
 from butterbase.ai.models import list_models
+from butterbase.ai.passage import Answer, Given
 from butterbase.ai.problems import encode_error, status_of
+from butterbase.ai.tools.agent import Agent
 from butterbase.ai.wire.protocols import WireName
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import ButterbaseError
@@ -59,9 +61,11 @@ class AiEndpoint:
         *,
         request_id_of: Callable[[str | None], str],
         status_of: Callable[[ButterbaseError], int] = status_of,
+        agent: Agent | None = None,
     ) -> None:
-        """`status_of` knows also the errors of `authenticate`."""
+        """`status_of` knows also the errors of `authenticate`; without an agent no tool is run."""
         self._gateway = gateway
+        self._call = gateway.call if agent is None else agent.call
         self._authenticate = authenticate
         self._request_id_of = request_id_of
         self._status_of = status_of
@@ -105,7 +109,7 @@ class AiEndpoint:
                 answer = Answer(200, [_JSON], body)
             else:
                 caller = caller_of(asked.app_id, claims, asked.request_id)
-                answer = await self._gateway.call(caller, asked.endpoint, connection, asked.given)
+                answer = await self._call(caller, asked.endpoint, connection, asked.given)
         except ButterbaseError as error:
             answer = self._refusal(error, asked)
         except Exception:
@@ -147,6 +151,7 @@ class _Asked(Struct, frozen=True):
         return Given(
             _text(self.headers, b"anthropic-beta") or "",
             _text(self.headers, b"cache-control") or "",
+            self.headers,
         )
 
 

@@ -11,6 +11,7 @@ ButterbaseError
     ├── AnonymousAiDeniedError      an anonymous caller
     ├── AiRoleDeniedError           the caller's role may not do this
     ├── AiConfigError               a value of the app's configuration
+    ├── ContentNotFoundError        the texts of this call are not kept
     ├── ProviderMissingError        no provider is configured
     ├── AccountingError             the call cannot be written down, so it is not made
     ├── ClientLeftError             the client did not wait; nobody reads this
@@ -105,6 +106,12 @@ class AiConfigError(AiError):
         self.param = param
 
 
+class ContentNotFoundError(AiError):
+    """The texts of this call are not kept."""
+
+    code = "ai_content_not_found"
+
+
 class ProviderMissingError(AiError):
     """No AI provider is configured."""
 
@@ -139,6 +146,8 @@ class UpstreamError(AiError):
     """The AI provider failed."""
 
     code = "upstream_error"
+    was_at_work: bool = False
+    """It has taken the request, and may want money for what it did with it."""
 
 
 class UpstreamRefusedError(UpstreamError):

@@ -11,13 +11,15 @@ import msgspec
 from msgspec import Struct
 
 from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.costs import CostOf, usd_of
 from butterbase.ai.errors import UpstreamCutError, UpstreamInvalidError, UpstreamRefusedError
+from butterbase.ai.reading import Reader, Whole
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.seams import Filter
 from butterbase.ai.wire import embeddings
 from butterbase.ai.wire.assembly import events_of
 from butterbase.ai.wire.decoding import ALL_FIELDS, try_decode
-from butterbase.ai.wire.events import Failed, StreamEvent, Told, WireError
+from butterbase.ai.wire.events import Failed, Finished, Started, StreamEvent, Told, WireError
 from butterbase.ai.wire.failures import decode_error, decode_stream_error, stream_error
 from butterbase.ai.wire.form import NULL, ChatAnswer, Stamp, Usage
 from butterbase.ai.wire.passing import render_passing
@@ -33,51 +35,6 @@ from butterbase.ai.wire.protocols import (
 from butterbase.ai.wire.protocols import Target as WireTarget
 from butterbase.ai.wire.watchers import read_answer, watcher
 from butterbase.ai.wire.wires import CLIENT_WIRES, TARGET_WIRES, target_wire
-
-
-class Whole(Struct, frozen=True):
-    """An answer that is not streamed."""
-
-    body: bytes
-    """For the client."""
-    usage: Usage | None
-    """None where the provider tells none."""
-    is_stream: bool = False
-    """`body` is a stream's, whole."""
-
-
-class Reader(Protocol):
-    """A stream on its way: provider's bytes → client's bytes."""
-
-    @property
-    def usage(self) -> Usage | None: ...
-    @property
-    def has_begun(self) -> bool:
-        """An event of the answer came."""
-        ...
-
-    @property
-    def is_done(self) -> bool: ...
-    @property
-    def error(self) -> WireError | None:
-        """What the provider says went wrong; it is not passed on."""
-        ...
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Raises UpstreamInvalidError."""
-        ...
-
-    def close(self) -> bytes:
-        """The provider sends no more. Raises UpstreamCutError when its answer is not whole."""
-        ...
-
-    def ending(self) -> bytes:
-        """What tells the client that the answer is whole."""
-        ...
-
-    def failure(self, error: WireError) -> bytes:
-        """What tells the client in place of an ending."""
-        ...
 
 
 class Exchange(Protocol):
@@ -104,27 +61,34 @@ class Guarding(Struct, frozen=True):
 
 
 def exchange_with(
-    asked: Asked, target: Target, stamp: Stamp, *, guarding: Guarding | None = None
+    asked: Asked,
+    target: Target,
+    stamp: Stamp,
+    *,
+    cost_of: CostOf,
+    guarding: Guarding | None = None,
 ) -> Exchange:
+    """`cost_of` is for streams, whose last usage tells it."""
     if asked.endpoint is Endpoint.EMBEDDINGS:
         if target.provider.kind in {Kind.GEMINI, Kind.ANTHROPIC}:
             return _Embeddings(asked, target)
-        return _Passing(asked, target, WireName.CHAT)
+        return _Passing(asked, target, WireName.CHAT, cost_of)
     client = asked.endpoint.wire
     wire = target_wire(client, target.provider.kind)
     if wire is client and not asked.is_rewritten and guarding is None:
-        return _Passing(asked, target, wire)
-    return _Translating(asked, target, wire, stamp, guarding)
+        return _Passing(asked, target, wire, cost_of)
+    return _Translating(asked, target, wire, stamp, cost_of, guarding)
 
 
 # Passing
 
 
 class _Passing:
-    def __init__(self, asked: Asked, target: Target, wire: WireName) -> None:
+    def __init__(self, asked: Asked, target: Target, wire: WireName, cost_of: CostOf) -> None:
         self._asked = asked
         self._target = target
         self._wire = wire
+        self._cost_of = cost_of
 
     def request(self) -> UpstreamRequest:
         asked = self._asked
@@ -144,10 +108,11 @@ class _Passing:
             raise UpstreamInvalidError(hint="check the base URL: it usually ends with /v1")
         if facts.usage is None and facts.finish is None:
             _raise_told_error(body)
-        return Whole(body, facts.usage)
+        return Whole(body, facts.usage, model=facts.model, finish=facts.finish)
 
     def reader(self) -> Reader:
-        found = watcher(self._wire, wants_usage=self._asked.passing.wants_usage)
+        wants_usage = self._asked.passing.wants_usage
+        found = watcher(self._wire, wants_usage=wants_usage, cost_of=self._cost_of)
         return _Watched(found, self._asked.endpoint.wire)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamRefusedError:
@@ -194,6 +159,14 @@ class _Watched:
         return self._watcher.usage
 
     @property
+    def model(self) -> str | None:
+        return self._watcher.model
+
+    @property
+    def finish(self) -> str | None:
+        return self._watcher.finish
+
+    @property
     def has_begun(self) -> bool:
         return self._watcher.has_begun
 
@@ -222,8 +195,10 @@ class _Translating:
         target: Target,
         wire: WireName,
         stamp: Stamp,
+        cost_of: CostOf,
         guarding: Guarding | None,
     ) -> None:
+        self._cost_of = cost_of
         self._asked = asked
         self._target = target
         self._client = CLIENT_WIRES[asked.endpoint.wire]
@@ -249,7 +224,8 @@ class _Translating:
         encoder = self._client.stream_encoder(self._asked.form)
         decoder = self._wire.stream_decoder(self._stamp)
         guarding = self._guarding
-        return _Translated(decoder, encoder, None if guarding is None else guarding.filter())
+        filter_ = None if guarding is None else guarding.filter()
+        return _Translated(decoder, encoder, filter_, self._cost_of)
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamRefusedError:
         return UpstreamRefusedError(self._wire.decode_error(status, headers, body))
@@ -259,12 +235,19 @@ class _Translated:
     """A stream that is told anew, in the client's wire."""
 
     def __init__(
-        self, decoder: StreamDecoder, encoder: StreamEncoder, filter_: Filter | None
+        self,
+        decoder: StreamDecoder,
+        encoder: StreamEncoder,
+        filter_: Filter | None,
+        cost_of: CostOf,
     ) -> None:
+        self._cost_of = cost_of
         self._decoder = decoder
         self._encoder = encoder
         self._filter = filter_
         self.usage: Usage | None = None
+        self.model: str | None = None
+        self.finish: str | None = None
         self.has_begun = False
         self.error: WireError | None = None
 
@@ -294,11 +277,26 @@ class _Translated:
                 self.error = event.error
                 break
             self.has_begun = True
-            if isinstance(event, Told):
-                self.usage = event.usage
+            if isinstance(event, (Told, Started, Finished)):
+                self._note(event)
             for passed in (event,) if self._filter is None else self._filter.feed(event):
-                parts.append(self._encoder.encode(passed))
+                parts.append(self._encoder.encode(self._priced(passed)))
         return b"".join(parts)
+
+    def _priced(self, event: StreamEvent) -> StreamEvent:
+        if not isinstance(event, Told):
+            return event
+        cost = usd_of(self._cost_of(event.usage))
+        return Told(msgspec.structs.replace(event.usage, cost=cost))
+
+    def _note(self, event: Told | Started | Finished) -> None:
+        match event:
+            case Told():
+                self.usage = event.usage
+            case Started():
+                self.model = event.model
+            case Finished():
+                self.finish = event.finish
 
 
 def decode_whole(wire: TargetWire, body: bytes, stamp: Stamp) -> ChatAnswer:
@@ -320,10 +318,11 @@ def encode_whole(asked: Asked, answer: ChatAnswer) -> Whole:
     """An answer in the client's wire, as a stream where that was asked for."""
     client = CLIENT_WIRES[asked.endpoint.wire]
     if not asked.is_streamed:
-        return Whole(client.encode_answer(answer, asked.form), answer.usage)
+        body = client.encode_answer(answer, asked.form)
+        return Whole(body, answer.usage, model=answer.model, finish=answer.first.finish)
     encoder = client.stream_encoder(asked.form)
     body = b"".join(map(encoder.encode, events_of(answer))) + encoder.close()
-    return Whole(body, answer.usage, is_stream=True)
+    return Whole(body, answer.usage, is_stream=True, model=answer.model, finish=answer.first.finish)
 
 
 # Embeddings of providers that have a form of their own
@@ -340,7 +339,8 @@ class _Embeddings:
     def read_whole(self, body: bytes) -> Whole:
         request = self._asked.embedding
         answer = embeddings.decode_answer(request, self._target, body)
-        return Whole(embeddings.encode_answer(answer, request), answer.usage)
+        body = embeddings.encode_answer(answer, request)
+        return Whole(body, answer.usage, model=answer.model)
 
     def reader(self) -> Reader:
         raise UpstreamCutError  # embeddings are not streamed

@@ -7,15 +7,16 @@ A worker that is killed leaves its calls to the sweeper (projections/sweeper.py)
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol
+import math
+from collections.abc import Awaitable
+from decimal import Decimal
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from butterbase.ai.admitting import Admissions
 from butterbase.ai.asked import Asked, Endpoint, check_model
 from butterbase.ai.attempts import Attempts, Begun
-from butterbase.ai.call import Call, Caller, Header, Status
+from butterbase.ai.call import Call, Caller, Status
 from butterbase.ai.charging import Tariff
 from butterbase.ai.config import AiConfigs, AppConfig
 from butterbase.ai.counting import read_answer, read_stream
@@ -30,10 +31,12 @@ from butterbase.ai.errors import (
     ModelMissingError,
     UpstreamTimeoutError,
 )
-from butterbase.ai.exchange import Guarding, Whole, encode_whole
+from butterbase.ai.exchange import Guarding, encode_whole
 from butterbase.ai.metering import meter_unanswered, meter_whole
 from butterbase.ai.money.estimate import COMPLETION_TOKENS_DEFAULT
 from butterbase.ai.money.ledger import ConfigChangedError, Ledger
+from butterbase.ai.passage import NOTHING_GIVEN, Answer, Client, Given, Passage
+from butterbase.ai.reading import Whole
 from butterbase.ai.recording import Recorder
 from butterbase.ai.relay import Relay
 from butterbase.ai.routing.config import MODEL_LENGTH_MAX
@@ -56,37 +59,6 @@ _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _log = logging.getLogger(__name__)
 
 
-class Client(Protocol):
-    """The other end of a request."""
-
-    @property
-    def has_left(self) -> bool:
-        """It is for this that the call's task was cancelled."""
-        ...
-
-    async def read(self) -> bytes:
-        """The body. Raises BodyTooLargeError, ClientLeftError."""
-        ...
-
-
-class Given(Struct, frozen=True):
-    """What the headers of a request say."""
-
-    beta: str = ""
-    """`anthropic-beta`"""
-    cache_control: str = ""
-
-
-NOTHING_GIVEN = Given()
-
-
-class Answer(Struct, frozen=True):
-    status: int
-    headers: list[Header]
-    body: bytes | AsyncGenerator[bytes, None]
-    """A stream is to be closed, whether it was read or not."""
-
-
 class Gateway:
     """Calls to the providers of all apps, for one worker."""
 
@@ -102,7 +74,7 @@ class Gateway:
         self.configs = configs
         self.upstream = Upstream(settings)
         self._seams = seams
-        self._recorder = Recorder(ledger)
+        self._recorder = Recorder(ledger, seams.observers)
         health = Health()
         self._admissions = Admissions(ledger, health=health, life_s=settings.ai_total_timeout_s)
         self._attempts = Attempts(self.upstream, settings, health=health)
@@ -129,24 +101,43 @@ class Gateway:
             _check_anonymous(role, await self.configs.of(app_id))
 
     async def call(
-        self, caller: Caller, endpoint: Endpoint, client: Client, given: Given = NOTHING_GIVEN
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        client: Client,
+        given: Given = NOTHING_GIVEN,
+        *,
+        step: int = 1,
+        deadline_s: float = math.inf,
     ) -> Answer:
-        """The answer, or its beginning. Raises AiError and other ButterbaseErrors."""
-        passage = _Passage(Call(caller, endpoint), client, given)
+        """The answer, or its beginning. Raises AiError and other ButterbaseErrors.
+
+        `step`: which of its request's calls it is. It ends by the deadline, of the loop's clock.
+        """
+        passage = Passage(Call(caller, endpoint, step=step), client, given)
+        passage.deadline_s = min(deadline_s, passage.began_s + self.settings.ai_total_timeout_s)
+        if self._seams.tracer is not None:
+            passage.call.trace = self._seams.tracer.begin(
+                endpoint,
+                app_id=caller.app_id,
+                user_id=caller.user_id,
+                request_id=caller.request_id,
+                headers=given.headers,
+            )
         self._recorder.begin(passage.call)
         try:
             return await self._perform(passage)
         except BaseException as raised:
             status, error = self._fault(passage, raised)
-            passage.end(None)
             if passage.call.is_sent and passage.asked is not None and passage.tariff is not None:
                 meter_unanswered(passage.call, passage.asked, passage.tariff)
             self._recorder.end(passage.call, status, error)
+            passage.end(None)
             if error is None or error is raised:
                 raise
             raise error from raised
 
-    async def _perform(self, passage: "_Passage") -> Answer:
+    async def _perform(self, passage: Passage) -> Answer:
         app_id = passage.call.caller.app_id
         body = await passage.client.read()
         for _ in range(CHANGE_COUNT_MAX):
@@ -157,7 +148,7 @@ class Gateway:
                 self.configs.forget(app_id)
         raise DatabaseUnavailableError("the app's configuration is being changed all the time")
 
-    async def _perform_by(self, app: AppConfig, passage: "_Passage", body: bytes) -> Answer:
+    async def _perform_by(self, app: AppConfig, passage: Passage, body: bytes) -> Answer:
         """Raises ConfigChangedError: the configuration is not the app's any more."""
         call = passage.call
         _check_anonymous(call.caller.role, app)
@@ -166,6 +157,8 @@ class Gateway:
         asked = passage.asked = Asked(call.endpoint, body, beta=passage.given.beta)
         call.is_streamed = asked.is_streamed
         chain = _route(call, asked, app)
+        if app.log_content is not None and self._seams.contents is not None:
+            passage.draft = self._seams.contents.begin(call, asked, app.log_content)
         passage.asking = self._asking(passage, asked, app, chain)
         guarding = await self._guard(passage, asked)
         if (kept := await self._look_up(passage, asked)) is not None:
@@ -177,17 +170,20 @@ class Gateway:
             asked,
             course.chain,
             course.targets,
-            deadline_s=passage.began_s + self.settings.ai_total_timeout_s,
+            tariff=course.tariff,
+            deadline_s=passage.deadline_s,
             guarding=guarding,
         )
         if isinstance(outcome, Begun):
             return await self._answer_begun(passage, asked, course.tariff, outcome)
         meter_whole(call, asked, course.tariff, outcome)
         call.is_sent = False
+        if call.trace is not None:
+            call.trace.read(outcome.model, outcome.finish, outcome.usage)
         return self._answer_whole(passage, outcome)
 
     async def _answer_begun(
-        self, passage: "_Passage", asked: Asked, tariff: Tariff, begun: Begun
+        self, passage: Passage, asked: Asked, tariff: Tariff, begun: Begun
     ) -> Answer:
         call = passage.call
         call.has_answered = True
@@ -201,18 +197,18 @@ class Gateway:
             has_left=lambda: passage.client.has_left,
             on_end=passage.end,
         )
-        return Answer(200, headers, await relay.start())
+        return Answer(200, headers, await relay.start(), call)
 
-    def _answer_whole(self, passage: "_Passage", whole: Whole) -> Answer:
+    def _answer_whole(self, passage: Passage, whole: Whole) -> Answer:
         call = passage.call
-        passage.end([whole.body])
         self._recorder.end(call, "ok", None)
+        passage.end([whole.body])
         content_type = _EVENT_STREAM if whole.is_stream else _JSON
         headers = [(b"content-type", content_type), *call.headers(is_ended=True)]
-        return Answer(200, headers, whole.body)
+        return Answer(200, headers, whole.body, call)
 
     def _fault(
-        self, passage: "_Passage", raised: BaseException
+        self, passage: Passage, raised: BaseException
     ) -> tuple[Status, ButterbaseError | None]:
         match raised:
             case asyncio.CancelledError():
@@ -236,7 +232,7 @@ class Gateway:
     # Beside the way: guards and the cache
 
     def _asking(
-        self, passage: "_Passage", asked: Asked, app: AppConfig, chain: Chain
+        self, passage: Passage, asked: Asked, app: AppConfig, chain: Chain
     ) -> Asking | None:
         if self._seams.cache is None and self._seams.guards is None:
             return None
@@ -257,7 +253,7 @@ class Gateway:
             beta=passage.given.beta,
         )
 
-    async def _guard(self, passage: "_Passage", asked: Asked) -> Guarding | None:
+    async def _guard(self, passage: Passage, asked: Asked) -> Guarding | None:
         guards, asking = self._seams.guards, passage.asking
         if guards is None or asking is None or asking.guard_rules == NULL:
             return None
@@ -270,14 +266,14 @@ class Gateway:
             raise
         passage.call.guards = dict(guarded.verdicts)
         if guarded.request is not None:
-            asked.rewrite(guarded.request)
+            asked.rewrite(guarded.request, added_bytes=guarded.added_bytes)
         if guarded.memory is None:
             return None
         return Guarding(
             lambda answer: guards.on_answer(guarded, answer), lambda: guards.filter(guarded)
         )
 
-    async def _look_up(self, passage: "_Passage", asked: Asked) -> Kept | None:
+    async def _look_up(self, passage: Passage, asked: Asked) -> Kept | None:
         cache, asking = self._seams.cache, passage.asking
         if cache is None or asking is None or asking.cache_rules == NULL:
             return None
@@ -294,16 +290,19 @@ class Gateway:
             passage.on_end = lambda parts: self._keep(passage, asked, lookup, parts)
         return lookup.kept
 
-    def _answer_kept(self, passage: "_Passage", asked: Asked, kept: Kept) -> Answer:
+    def _answer_kept(self, passage: Passage, asked: Asked, kept: Kept) -> Answer:
         call = passage.call
         call.cache, call.cache_similarity = kept.state, kept.similarity
         call.served_by = (kept.provider, kept.model)
         call.usage, call.usage_source = Usage(), "reported"
         call.saved_nanos = kept.cost_nanos
-        return self._answer_whole(passage, encode_whole(asked, kept.answer))
+        answer = kept.answer
+        if answer.usage is not None and (asked.is_streamed or answer.usage.cost is not None):
+            answer = replace(answer, usage=replace(answer.usage, cost=Decimal()))
+        return self._answer_whole(passage, encode_whole(asked, answer))
 
     def _keep(
-        self, passage: "_Passage", asked: Asked, lookup: Lookup, parts: list[bytes] | None
+        self, passage: Passage, asked: Asked, lookup: Lookup, parts: list[bytes] | None
     ) -> None:
         """Once the call has ended; `parts` is a whole answer in the client's wire."""
         answer = None
@@ -319,31 +318,12 @@ class Gateway:
             call.provider,
             call.model,
             call.usage,
-            call.charge.nanos,
+            call.cost_nanos,
             asyncio.get_running_loop().time() - passage.began_s,
         )
         task = asyncio.create_task(_coroutine(lookup.keep(fresh)))
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
-
-
-class _Passage:
-    """A call on its way, with what it has come by."""
-
-    def __init__(self, call: Call, client: Client, given: Given) -> None:
-        self.call = call
-        self.client = client
-        self.given = given
-        self.began_s = asyncio.get_running_loop().time()
-        self.asked: Asked | None = None
-        self.asking: Asking | None = None
-        self.tariff: Tariff | None = None
-        self.on_end: Callable[[list[bytes] | None], None] | None = None
-
-    def end(self, parts: list[bytes] | None) -> None:
-        on_end, self.on_end = self.on_end, None
-        if on_end is not None:
-            on_end(parts)
 
 
 def _check_anonymous(role: str, app: AppConfig) -> None:

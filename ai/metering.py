@@ -14,8 +14,9 @@ from butterbase.ai.asked import Asked
 from butterbase.ai.call import Call
 from butterbase.ai.charging import Tariff
 from butterbase.ai.counting import estimate, read_answer, read_stream
-from butterbase.ai.exchange import Whole
+from butterbase.ai.reading import Whole
 from butterbase.ai.wire.form import ChatAnswer, Usage
+from butterbase.ai.wire.usage import add
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +39,14 @@ def meter_stream(
     parts: Sequence[bytes],
     *,
     is_whole: bool,
+    share: tuple[int, int] = (1, 1),
 ) -> None:
-    """`parts` are what the client was sent."""
+    """`parts` are what the client was sent; `share`: of so many bytes, these have so many."""
     if told is not None and is_whole:
         call.usage_source = "reported"
         _charge(call, tariff, told)
         return
-    counted = _counted(asked, lambda: read_stream(asked, parts))
+    counted = _grown(_counted(asked, lambda: read_stream(asked, parts)), *share)
     if told is None:
         call.usage_source = "estimated"
         _charge(call, tariff, counted)
@@ -63,10 +65,28 @@ def meter_stream(
     _charge(call, tariff, told)
 
 
+def _grown(usage: Usage, sent_bytes: int, kept_bytes: int) -> Usage:
+    if sent_bytes <= kept_bytes:
+        return usage
+    completion = -(-usage.completion_tokens * sent_bytes // max(1, kept_bytes))
+    total = usage.prompt_tokens + completion
+    return replace(usage, completion_tokens=completion, total_tokens=total)
+
+
 def meter_unanswered(call: Call, asked: Asked, tariff: Tariff) -> None:
-    """The client left, and the provider was at work."""
+    """The client left, or the server stopped, and the provider was at work."""
     call.usage_source = "estimated"
     _charge(call, tariff, _counted(asked, lambda: None))
+
+
+def meter_lost(call: Call, asked: Asked, tariff: Tariff) -> None:
+    """An attempt that failed while its provider was at work; another may follow."""
+    assert call.target is not None
+    usage = _counted(asked, lambda: None)
+    call.lost = add(call.lost, usage)
+    call.lost_nanos += tariff.charge(call.target, usage).nanos
+    if call.usage is None:
+        call.usage_source = "estimated"
 
 
 def _counted(asked: Asked, answer: Callable[[], ChatAnswer | None]) -> Usage:

@@ -15,6 +15,7 @@ from butterbase.ai.errors import (
     AiStoppingError,
     AnonymousAiDeniedError,
     ClientLeftError,
+    ContentNotFoundError,
     ModelDeniedError,
     ModelUnknownError,
     ProviderMissingError,
@@ -25,6 +26,7 @@ from butterbase.ai.errors import (
 from butterbase.ai.guards.errors import GuardError, InputTooLargeError
 from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
 from butterbase.ai.prompts.errors import PromptNotFoundError, PromptTemplateError
+from butterbase.ai.tools.errors import ToolStepsError
 from butterbase.ai.wire.events import ErrorKind, WireError
 from butterbase.ai.wire.failures import (
     encode_anthropic_error,
@@ -53,6 +55,8 @@ _STATUSES: dict[type, int] = {
     PromptTemplateError: 400,
     PromptNotFoundError: 404,
     ModelUnknownError: 404,
+    ToolStepsError: 502,
+    ContentNotFoundError: 404,
     RateLimitedError: 429,
     ClientLeftError: 499,
     ProviderMissingError: 503,
@@ -77,6 +81,7 @@ _KINDS: dict[int, ErrorKind] = {
 
 # Clients of OpenAI and Anthropic try a 503 again, and a 429.
 _FINAL = (ProviderMissingError, BudgetExceededError)
+_NO_RETRY = {"x-should-retry": "false"}
 
 
 def status_of(error: ButterbaseError) -> int:
@@ -84,6 +89,15 @@ def status_of(error: ButterbaseError) -> int:
     if isinstance(error, UpstreamRefusedError) and hasattr(error, "error"):
         return error.error.status
     return nearest(_STATUSES, type(error))
+
+
+def forbid_retry(error: ButterbaseError) -> None:
+    """Clients would make the request again by themselves, and what it has done a second time."""
+    if isinstance(error, UpstreamRefusedError):
+        headers = error.error.headers | _NO_RETRY
+        error.error = msgspec.structs.replace(error.error, headers=headers)
+    else:
+        error.headers = {**getattr(error, "headers", {}), **_NO_RETRY}  # type: ignore[attr-defined]
 
 
 def wire_error(error: ButterbaseError, *, status: int | None = None) -> WireError:
@@ -94,7 +108,7 @@ def wire_error(error: ButterbaseError, *, status: int | None = None) -> WireErro
     status = status_of(error) if status is None else status
     headers: dict[str, str] = dict(getattr(error, "headers", {}))
     if isinstance(error, _FINAL):
-        headers["x-should-retry"] = "false"
+        headers |= _NO_RETRY
     return WireError(
         _KINDS.get(status, "server"),
         status,

@@ -1,4 +1,4 @@
-"""The calls of a worker that run, and the end of each: its event.
+"""The calls of a worker that run, and the end of each: its event, and who else is told of it.
 
 An answer does not wait for its event to be on the disk. It was admitted before, and so is in the
 books: an event that cannot be written now is written when the control database is back, and of a
@@ -6,15 +6,21 @@ worker that is killed in between the sweeper tells that the call was lost.
 """
 
 import asyncio
+import logging
 
 from butterbase.ai.call import Call, Status
+from butterbase.ai.money.journal import Settlement
 from butterbase.ai.money.ledger import Ledger
+from butterbase.ai.telemetry.protocols import Observer
 from butterbase.sql.errors import ButterbaseError
+
+_log = logging.getLogger(__name__)
 
 
 class Recorder:
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, observers: tuple[Observer, ...] = ()) -> None:
         self._ledger = ledger
+        self._observers = observers
         self._running: dict[Call, asyncio.Task[object] | None] = {}
         self._writes: set[asyncio.Task[bool]] = set()
 
@@ -31,9 +37,22 @@ class Recorder:
         """Write the event. Of a call that has ended nothing more is written."""
         if call in self._running:
             del self._running[call]
-            write = asyncio.create_task(self._ledger.settle(call.settlement(status, error)))
+            settlement = call.settlement(status, error)
+            write = asyncio.create_task(self._ledger.settle(settlement))
             self._writes.add(write)
             write.add_done_callback(self._writes.discard)
+            if call.trace is not None or self._observers:
+                self._tell(call, settlement, error)
+
+    def _tell(self, call: Call, settlement: Settlement, error: ButterbaseError | None) -> None:
+        """Whoever looks on cannot fail the call."""
+        try:
+            if call.trace is not None:
+                call.trace.end(settlement, error)
+            for observer in self._observers:
+                observer.ended(settlement, None if call.trace is None else call.trace.id)
+        except Exception:
+            _log.exception("request %s: its end could not be told", settlement.request_id)
 
     async def close(self) -> None:
         """Cancel the calls that run, and wait until each is recorded."""
@@ -44,3 +63,5 @@ class Recorder:
             await asyncio.wait(tasks)
         if self._writes:
             await asyncio.wait(self._writes)
+        for observer in self._observers:
+            observer.flush()

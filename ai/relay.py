@@ -11,6 +11,7 @@ from butterbase.ai.asked import Asked
 from butterbase.ai.attempts import Begun, failure_of
 from butterbase.ai.call import Call, Status
 from butterbase.ai.charging import Tariff
+from butterbase.ai.costs import cost_comment
 from butterbase.ai.errors import (
     AiInternalError,
     AiStoppingError,
@@ -24,7 +25,11 @@ from butterbase.ai.recording import Recorder
 from butterbase.sql.errors import ButterbaseError
 
 KEPT_BYTES_MAX = 8 * 1024 * 1024
-"""Of a stream, remembered until its end: what its provider does not tell is counted from it."""
+"""Of a stream, remembered until its end: what its provider does not tell is counted from it. What
+follows is taken to have as many tokens for its bytes."""
+
+USAGE_TIMEOUT_S = 0.5
+"""For what a provider tells behind its answer, when the client has that and leaves."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class Relay:
         self._on_end = on_end
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._sent_bytes = 0
         self._is_closed = begun.is_closed
         self._is_late = False
 
@@ -76,10 +82,12 @@ class Relay:
                     yield part
                 part = await self._next()
         except GeneratorExit:
+            await self._hear_usage()
             self._end("cancelled", None)
             raise
         except asyncio.CancelledError:
             if self._has_left():
+                await self._hear_usage()
                 self._end("cancelled", None)
                 raise
             status, failure = "cancelled", AiStoppingError(hint="try again in a moment")
@@ -92,10 +100,11 @@ class Relay:
             timer.cancel()
             begun.answer.close()
         self._end(status, failure)
+        comment = cost_comment(self._call.cost_nanos)
         if failure is None:
-            yield begun.reader.ending()
+            yield comment + begun.reader.ending()
         else:
-            yield begun.reader.failure(wire_error(failure))
+            yield comment + begun.reader.failure(wire_error(failure))
 
     async def _next(self) -> bytes | None:
         """Bytes for the client, which may be none; None at the end. Raises UpstreamError."""
@@ -113,7 +122,23 @@ class Relay:
         self._is_closed = True
         return reader.close()
 
+    async def _hear_usage(self) -> None:
+        """Of an answer that the client has got: its thoughts were in none of it, and it is not
+        cheaper for whoever leaves before the last event."""
+        if self._begun.reader.finish is None:
+            return
+        try:
+            async with asyncio.timeout(USAGE_TIMEOUT_S):
+                while not self._has_usage() and await self._next() is not None:
+                    pass
+        except (TimeoutError, UpstreamError, asyncio.CancelledError):
+            pass
+
+    def _has_usage(self) -> bool:
+        return self._begun.reader.usage is not None
+
     def _keep(self, part: bytes) -> None:
+        self._sent_bytes += len(part)
         if self._kept_bytes < KEPT_BYTES_MAX:
             self._kept.append(part)
             self._kept_bytes += len(part)
@@ -126,6 +151,15 @@ class Relay:
         if self._is_late or isinstance(error, UpstreamTimeoutError):
             return "timeout", UpstreamTimeoutError()
         return "failed", error
+
+    def _trace(self) -> None:
+        trace, reader = self._call.trace, self._begun.reader
+        if trace is None:
+            return
+        try:
+            trace.read(reader.model, reader.finish, reader.usage)
+        except Exception:  # who looks on cannot keep a call from its event
+            _log.exception("request %s: its end is not traced", self._call.caller.request_id)
 
     def _end(self, status: Status, error: ButterbaseError | None) -> None:
         is_whole, opinion = status == "ok", self._begun.opinion
@@ -142,6 +176,8 @@ class Relay:
             self._begun.reader.usage,
             self._kept,
             is_whole=is_whole,
+            share=(self._sent_bytes, self._kept_bytes),
         )
-        self._on_end(self._kept if is_whole and self._kept_bytes < KEPT_BYTES_MAX else None)
+        self._trace()
         self._recorder.end(self._call, status, error)
+        self._on_end(self._kept if is_whole and self._kept_bytes < KEPT_BYTES_MAX else None)

@@ -1,19 +1,25 @@
 """What stands beside a call on its way: the cache before it is admitted, guards and prompts around
-its text. Each is nothing by default.
+its text, and who is told of it. Each is nothing by default.
 
 The gateway asks them in this order: `Prompts.fill`, `Guards.on_request`, `Cache.find`; then, of an
 answer, `Guards.on_answer` or a stream's `Filter`, and `Lookup.keep`. Rules are those of the route
 where it has some, else the app's, as they were set with `ai/config`.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Raw, Struct
 
+from butterbase.ai.contents.rules import ContentRules
+from butterbase.ai.telemetry.protocols import Observer, Tracer
 from butterbase.ai.wire.events import StreamEvent
 from butterbase.ai.wire.form import NULL, ChatAnswer, ChatRequest, Usage
+
+if TYPE_CHECKING:  # they import this
+    from butterbase.ai.asked import Asked
+    from butterbase.ai.call import Call
 
 CacheState: TypeAlias = Literal["hit", "semantic", "miss", "bypass", "off"]
 
@@ -109,6 +115,8 @@ class Guarded(Struct, frozen=True):
     """By guard; they stand in the event."""
     memory: Any = None
     """What the guard wants back with the answer; None: it does not want to see the answer."""
+    added_bytes: int = 0
+    """By which `request` may be longer than the client's."""
 
 
 class Guards(Protocol):
@@ -131,6 +139,18 @@ class Prompts(Protocol):
         ...
 
 
+class Draft(Protocol):
+    """Of a call whose texts are to be kept."""
+
+    def end(self, parts: Sequence[bytes] | None) -> None:
+        """Once the call has ended; `parts` are of an answer that is whole. Must not raise."""
+        ...
+
+
+class Contents(Protocol):
+    def begin(self, call: "Call", asked: "Asked", rules: ContentRules) -> Draft: ...
+
+
 class NoLookup:
     state: CacheState = "off"
     kept: Kept | None = None
@@ -151,6 +171,9 @@ class Seams(Struct, frozen=True):
     cache: Cache | None = None
     guards: Guards | None = None
     prompts: Prompts | None = None
+    contents: Contents | None = None
+    tracer: Tracer | None = None
+    observers: tuple[Observer, ...] = ()
 
 
 NO_SEAMS = Seams()

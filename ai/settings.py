@@ -45,7 +45,18 @@ class AiSettings(Struct, frozen=True):
     ai_response_bytes_max: Annotated[
         int, Meta(ge=1024, description="largest answer that is not streamed, in bytes")
     ] = 64 * 1024**2
-
+    ai_tool_steps_max: Annotated[
+        int,
+        Meta(
+            ge=1, le=100, description="calls to a model for one request that uses the app's tools"
+        ),
+    ] = 8
+    ai_log_calls: Annotated[
+        bool, Meta(description="whether the log gets a line for each call, without its texts")
+    ] = True
+    ai_content_bytes_max: Annotated[
+        int, Meta(ge=0, description="texts of calls that are kept, for each app, in bytes")
+    ] = 1024**3
     ai_cache_memory_bytes_max: Annotated[
         int, Meta(ge=0, description="cached answers in memory, for each worker, in bytes")
     ] = 32 * 1024**2

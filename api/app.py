@@ -20,6 +20,9 @@ from butterbase.ai import resource as ai
 from butterbase.ai.cache import resource as cached_answers
 from butterbase.ai.cache.cache import AnswerCache
 from butterbase.ai.config import AiConfigs
+from butterbase.ai.contents import resource as contents
+from butterbase.ai.contents.log import ContentLog
+from butterbase.ai.contents.store import ContentStore
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.endpoint import AiEndpoint
@@ -30,6 +33,9 @@ from butterbase.ai.prompts import resource as prompts
 from butterbase.ai.prompts.store import PromptStore
 from butterbase.ai.seams import Seams
 from butterbase.ai.settings import AiSettings
+from butterbase.ai.telemetry.call_log import CallLog
+from butterbase.ai.telemetry.protocols import Telemetry
+from butterbase.ai.tools.agent import Agent
 from butterbase.api import problems
 from butterbase.api.alerts import AlertDelivery
 from butterbase.api.apps import Apps
@@ -50,7 +56,7 @@ from butterbase.api.dashboard import resource as dashboard
 from butterbase.api.dispatch import Dispatch
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.keys import resource as keys
-from butterbase.api.metrics import MetricsResource
+from butterbase.api.metrics.resource import MetricsResource
 from butterbase.api.middleware import CallerMiddleware
 from butterbase.api.models_admission import ModelsAdmission, status_of
 from butterbase.api.operators.operators import Operators
@@ -60,6 +66,7 @@ from butterbase.api.rest.admission import AppAdmission
 from butterbase.api.rest.cors import Cors
 from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
 from butterbase.api.settings import ApiSettings
+from butterbase.api.tools import AppBackend
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.cluster import Cluster, LoginRole
 from butterbase.sql.errors import ButterbaseError
@@ -81,9 +88,13 @@ class Lifespan:
         providers: ProviderHttp,
         control: ControlPool,
         gateway: Gateway,
+        agent: Agent,
+        backend: AppBackend,
         ledger: Ledger,
         cache: AnswerCache,
+        content_log: ContentLog,
         embedder: LazyEmbedder,
+        telemetry: Telemetry | None,
     ) -> None:
         self._cluster = cluster
         self._apps = apps
@@ -92,9 +103,13 @@ class Lifespan:
         self._providers = providers
         self._control = control
         self._gateway = gateway
+        self._agent = agent
+        self._backend = backend
         self._ledger = ledger
         self._cache = cache
+        self._content_log = content_log
         self._embedder = embedder
+        self._telemetry = telemetry
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: object, _event: object) -> None:
@@ -106,18 +121,24 @@ class Lifespan:
             asyncio.create_task(sweep(self._apps, self._cluster, self._operators.runtime)),
             asyncio.create_task(self._ledger.run()),
             asyncio.create_task(self._cache.run()),
+            asyncio.create_task(self._content_log.run()),
         ]
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
+        await self._agent.close()
         await self._gateway.close()
+        await self._backend.close()
         with suppress(ButterbaseError):  # they are in the log
             await self._ledger.write_waiting()
         await self._cache.close()
+        await self._content_log.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()  # one that was connecting has a socket in its traceback
         await self._embedder.close()
+        if self._telemetry is not None:
+            await self._telemetry.close()
         await self._providers.close()
         self._passwords.close()
         await self._control.close()
@@ -133,6 +154,7 @@ def create_app(
     *,
     models_dir: Path,
     realtime: RealtimeSettings | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Dispatch:
     """`models_dir` keeps what local models need between starts. Raises SettingError."""
     apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
@@ -147,10 +169,21 @@ def create_app(
         ai_settings,
     )
     templates = PromptStore(apps.control)
-    seams = Seams(cache, GuardRail(), templates)
+    kept_contents = ContentStore(apps.control, cluster.master_key)
+    content_log = ContentLog(kept_contents, ai_settings)
+    seams = Seams(
+        cache,
+        GuardRail(),
+        templates,
+        content_log,
+        tracer=telemetry,
+        observers=(CallLog(),) if ai_settings.ai_log_calls else (),
+    )
     configs = AiConfigs(apps.control, cluster.master_key, ai_settings, seams=seams)
     ledger = Ledger(apps.control)
     gateway = Gateway(ai_settings, configs, ledger, seams=seams)
+    backend = AppBackend(apps, operators, functions_url=settings.local_url)
+    agent = Agent(gateway, backend, apps.control)
     providers = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
     middleware: list[Any] = [
         falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
@@ -163,9 +196,13 @@ def create_app(
             providers,
             control,
             gateway,
+            agent,
+            backend,
             ledger,
             cache,
+            content_log,
             embedder,
+            telemetry,
         ),
     ]
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=middleware)
@@ -188,6 +225,7 @@ def create_app(
     auth.add_routes(app, OPERATORS_PREFIX, parts)
     ai.add_routes(app, configs, control, prefix=APP_PREFIX)
     cached_answers.add_routes(app, cache.admin, prefix=APP_PREFIX)
+    contents.add_routes(app, kept_contents, prefix=APP_PREFIX)
     prompts.add_routes(app, templates, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
     dashboard.add_routes(app)
@@ -200,6 +238,7 @@ def create_app(
         ModelsAdmission(apps, operators),
         request_id_of=request_ids.of,
         status_of=status_of,
+        agent=agent,
     )
     return Dispatch(rest, app, models)
 

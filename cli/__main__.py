@@ -26,6 +26,8 @@ def main() -> int:
     set_up_logging()
     try:
         settings = load_settings(vars(arguments), os.environ, Path(FILE))
+        if settings.telemetry.log_format == "json":
+            set_up_logging(is_json=True)
         command: Command = arguments.run
         command(settings, arguments)
     except ButterbaseError as error:

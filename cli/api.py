@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from butterbase.ai.telemetry.otlp import open_telemetry, otlp_config
 from butterbase.api.app import create_app
 from butterbase.api.server import ApiServer
 from butterbase.cli.runtime import die_with, handover_path, models_dir, open_cluster
@@ -12,6 +13,7 @@ from butterbase.cli.settings import Settings
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM. Raises SettingError."""
     cluster = open_cluster(settings)
+    otlp = otlp_config(settings.telemetry.otlp_endpoint, os.environ)
     arbiter = os.getpid()
 
     def build_app() -> Any:
@@ -24,6 +26,7 @@ def serve(settings: Settings) -> None:
             settings.embedder,
             models_dir=models_dir(settings),
             realtime=settings.stream.realtime,
+            telemetry=None if otlp is None else open_telemetry(otlp),
         )
 
     ApiServer(settings.api, build_app, handover_path=handover_path(settings)).run()

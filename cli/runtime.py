@@ -11,7 +11,7 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from butterbase.cli.log import LogFormatter
+from butterbase.cli.log import JsonFormatter, LogFormatter
 from butterbase.cli.settings import Settings
 from butterbase.sql.cluster import Cluster
 from butterbase.sql.embedded import SOCKET_PATH_BYTES_MAX, SUPERUSER
@@ -77,10 +77,12 @@ def models_dir(settings: Settings) -> Path:
     return settings.database.directory / "models"
 
 
-def set_up_logging() -> None:
+def set_up_logging(*, is_json: bool = False) -> None:
+    """As JSON also where it was set up before."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    text = LogFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if is_json else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=is_json)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

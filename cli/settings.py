@@ -8,7 +8,7 @@ import argparse
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -26,7 +26,7 @@ PREFIX = "BUTTERBASE_"
 
 # Names that other tools have made customary; ours wins where both are set. Not OPENAI_API_KEY: it
 # would go to whatever provider the base URL names.
-CUSTOMARY = {"database_url": "DATABASE_URL"}
+CUSTOMARY = {"database_url": "DATABASE_URL", "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
 
 class StreamSettings(SettingGroup, frozen=True):
@@ -96,12 +96,26 @@ class StreamSettings(SettingGroup, frozen=True):
         )
 
 
+class TelemetrySettings(SettingGroup, frozen=True):
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="of the log's lines: text, or a JSON object each")
+    ] = "text"
+    otlp_endpoint: Annotated[
+        str | None,
+        Meta(
+            description="collector that gets spans and metrics of calls to models, as OTLP over"
+            " HTTP, up to the /v1; default none"
+        ),
+    ] = None
+
+
 class Settings(Struct, frozen=True):
     database: DatabaseSettings
     api: ApiSettings
     ai: AiSettings
     embedder: EmbedderSettings
     stream: StreamSettings
+    telemetry: TelemetrySettings
 
 
 Values: TypeAlias = Mapping[str, Any]

@@ -42,7 +42,8 @@ from (
 left join butterbase.ai_workers w on w.id = r.worker
 """
 
-# What has its event already is about to be settled.
+# What has its event already is about to be settled. In order, as the api writes events: else two
+# who write the same calls could wait for each other.
 _ABANDONED = """
 select r.call_id, r.app_id, r.user_id, r.key_id, r.role, r.request_id, r.endpoint, r.model,
   r.is_byok, r.admitted_at, r.nanos,
@@ -50,6 +51,7 @@ select r.call_id, r.app_id, r.user_id, r.key_id, r.role, r.request_id, r.endpoin
 from butterbase.ai_reservations r
 where (r.worker = any(%(dead)s) or r.expires_at < now())
   and not exists (select from butterbase.events e where e.call_id = r.call_id)
+order by r.call_id
 limit %(count)s
 """
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection
 
 from butterbase.ingest.changes import Change, Commit, Insert
+from butterbase.projections import call_metrics
 from butterbase.projections.budgets import TABLES, EndedCall, lock_ledger, recount, settle
 
 AI_CALL = "ai.call"
@@ -106,6 +107,9 @@ class AiCall(Struct, frozen=True):
     admitted_at: datetime | None = None
     """It counts in the day and month of its admission, whenever it ends."""
     reserved_nanos: Nanos = 0
+    step: int = 1
+    """Which of the calls that were made for one request; the others are those between which the
+    gateway ran tools."""
     is_late: bool = False
     """Recorded after it was given up as lost; the request is counted there, the money here."""
 
@@ -136,14 +140,15 @@ def _bounded(call: AiCall) -> AiCall:
 
 
 class UsageProjection:
-    """Adds every `ai.call` of the log to `butterbase.usage`, and settles it in the app's budgets.
+    """Adds every `ai.call` of the log to `butterbase.usage`, counts it for `/metrics`, and settles
+    it in the app's budgets.
 
     An event that does not decode is logged and counted nowhere: it must not stop the others. What
     it had reserved is released.
     """
 
     name = "usage"
-    tables = (("butterbase", "usage"), *TABLES)
+    tables = (("butterbase", "usage"), call_metrics.TABLE, *TABLES)
 
     def wants(self, commit: Commit) -> bool:
         if len(commit.changes) > LOOKED_AT_COUNT_MAX:
@@ -163,6 +168,7 @@ class UsageProjection:
     async def rebuild(self, conn: AsyncConnection) -> None:
         """Sum all events anew. Nobody else may write to `tables` meanwhile."""
         await conn.execute("delete from butterbase.usage")
+        await call_metrics.clear(conn)
         async with conn.cursor("ai_calls") as stored:
             await stored.execute(_STORED, [AI_CALL])
             while rows := await stored.fetchmany(STATEMENT_ROW_COUNT_MAX):
@@ -177,13 +183,14 @@ class UsageProjection:
 _STORED_COLUMNS = ("id", "app_id", "at", "user_id", "call_id", "data")
 _STORED = """
 select id::text, app_id, at::text, user_id::text, call_id::text, data::text
-from butterbase.events where type = %s
+from butterbase.events where type = %s order by events.id
 """
 
 
 async def _add(conn: AsyncConnection, events: Sequence["_Call | _Unreadable"]) -> None:
     if calls := [event for event in events if isinstance(event, _Call)]:
         await conn.execute(_ADD, _columns(calls))
+        await call_metrics.count(conn, [(call.event.app_id, call.data) for call in calls])
 
 
 def _columns(calls: Sequence["_Call"]) -> dict[str, list[object]]:

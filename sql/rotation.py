@@ -36,7 +36,8 @@ class Rewrapped(Struct, frozen=True):
 
 
 async def rewrap_all(cluster: Cluster) -> Rewrapped:
-    """In all databases. Answers of the AI gateway's cache are left as they are: they expire."""
+    """In all databases. Answers of the AI gateway's cache and texts of its calls are left as they
+    are: they expire."""
     keys = cluster.master_key.sealing
     async with await connect(cluster.admin_dsn(cluster.control_database)) as conn:
         cursor = await conn.execute("select database from butterbase.apps order by database")

@@ -78,7 +78,8 @@ class GuardRail:
         rewritten = redact_request(request, redaction)
         counts = redaction.counts
         verdicts["redaction"] = ",".join(f"{k}:{counts[k]}" for k in sorted(counts)) or "none"
-        return Guarded(rewritten, verdicts, redaction if redaction else None)
+        memory = redaction if redaction else None
+        return Guarded(rewritten, verdicts, memory, redaction.added_length)
 
 
 @lru_cache(1000)

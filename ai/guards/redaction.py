@@ -44,6 +44,8 @@ class Redaction:
         """By value."""
         self._values: dict[str, str] = {}
         self._whole = re.compile(rf"(?:{'|'.join(_KINDS)})-[0-9]{{1,{_NUMBER_LENGTH_MAX}}}-{nonce}")
+        self.added_length = 0
+        """By how much all placeholders together are longer than their values."""
         self._length_max = max(map(len, _KINDS)) + _NUMBER_LENGTH_MAX + len(nonce) + 2
 
     def __bool__(self) -> bool:
@@ -66,10 +68,10 @@ class Redaction:
             return text
         parts, at = [], 0
         for span in spans:
-            parts += [
-                text[at : span.start],
-                self._placeholder(text[span.start : span.end], span.kind),
-            ]
+            value = text[span.start : span.end]
+            placeholder = self._placeholder(value, span.kind)
+            self.added_length += max(0, len(placeholder) - len(value))
+            parts += [text[at : span.start], placeholder]
             at = span.end
         return "".join([*parts, text[at:]])
 

@@ -19,6 +19,13 @@ IMAGE_TOKENS_MAX = 50_000
 FILE_TOKENS_MAX = 1_000_000
 """Of a file: the longest context of the large models."""
 
+SEARCH_TOKENS_MAX = 1_000_000
+"""That each tool which a provider runs itself brings into the prompt."""
+
+TOOL_TOKENS = 1_000
+"""Of what a provider itself tells a model of tools, which is in no body: Anthropic up to 530 of
+how they are called, and 735 of the one for computers."""
+
 COMPLETION_TOKENS_DEFAULT = 4_096
 """Sent along where nobody has said how long an answer may be, and money is limited."""
 
@@ -37,11 +44,20 @@ class Bound(Struct, frozen=True):
 
 
 def prompt_tokens_max(
-    body_bytes: int, *, image_count: int = 0, file_count: int = 0, context_tokens: int | None = None
+    body_bytes: int,
+    *,
+    image_count: int = 0,
+    file_count: int = 0,
+    search_count: int = 0,
+    tool_count: int = 0,
+    context_tokens: int | None = None,
 ) -> int:
-    """Of a body of so many bytes with so many references; at most the model's context, if known."""
+    """Of a body of so many bytes with so many references; at most the model's context, if known,
+    but for what its provider's own tools find."""
     count = body_bytes + image_count * IMAGE_TOKENS_MAX + file_count * FILE_TOKENS_MAX
-    return count if context_tokens is None else min(count, context_tokens)
+    count += tool_count * TOOL_TOKENS
+    within = count if context_tokens is None else min(count, context_tokens)
+    return within + search_count * SEARCH_TOKENS_MAX
 
 
 def bound_call(

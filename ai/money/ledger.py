@@ -19,8 +19,9 @@ from msgspec.structs import replace
 
 from butterbase.ai.money.config import PlanName
 from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
+from butterbase.ai.money.journal import PAUSE_S, Journal, Settlement
 from butterbase.ai.money.refusals import BudgetRefusal, LimitRefusal, shown
-from butterbase.projections.usage import AiCall, encode_call
+from butterbase.ai.money.turns import Turns
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import SERVICE_ROLE
 from butterbase.sql.errors import (
@@ -105,27 +106,24 @@ class Rerouted(Struct, frozen=True):
 Verdict: TypeAlias = Admitted | Rerouted
 
 
-class Settlement(Struct, frozen=True):
-    """How a call ended."""
-
-    call_id: UUID
-    app_id: str
-    role: str
-    user_id: UUID | None
-    request_id: str
-    call: AiCall
-
-
 class Ledger:
     """One worker's: it has an id, and `run` lets it live."""
 
-    def __init__(self, control: Executor, *, default_plan: PlanName = "enterprise") -> None:
-        """`control` is the control database's, as butterbase_service."""
+    def __init__(
+        self,
+        control: Executor,
+        *,
+        default_plan: PlanName = "enterprise",
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        """`control` is the control database's, as butterbase_service; `pause_s` the journal's."""
         self._control = control
         self._default_plan = default_plan
         self._planned: set[str] = set()
         """Apps that are known to have a plan."""
         self.worker = uuid4()
+        self._turns = Turns()
+        self._journal = Journal(control, pause_s=pause_s)
         self._unwritten: OrderedDict[UUID, Settlement] = OrderedDict()
 
     async def admit(
@@ -139,6 +137,17 @@ class Ledger:
         if admission.app_id not in self._planned:
             await self._give_plan(admission.app_id)
         statement = self._admit(call_id, admission, now)
+        async with self._turns.of(admission.app_id):
+            result = await self._run_admission(statement)
+        if result is None:
+            return await self._admitted_before(call_id, admission)
+        return _verdict(admission, result)
+
+    async def _run_admission(self, statement: Statement) -> Result | None:
+        """None: it was admitted before, and the answer lost.
+
+        Raises DatabaseError, DatabaseUnavailableError.
+        """
         try:
             (result,) = await self._control.run(statement)
         except AcquisitionTimeoutError:
@@ -151,8 +160,8 @@ class Ledger:
             except DatabaseError as error:
                 if error.sqlstate != _UNIQUE_VIOLATION:
                     raise
-                return await self._admitted_before(call_id, admission)
-        return _verdict(admission, result)
+                return None
+        return result
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write the call's event; whether it is written.
@@ -163,7 +172,7 @@ class Ledger:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 while not await self._is_written(settlement):  # noqa: ASYNC110
                     await asyncio.sleep(RETRY_S)
-        except (ButterbaseError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, the event must not be forgotten
             _log.error("an event waits to be written (%s): %s", type(error).__name__, settlement)
             self._keep(settlement)
             return False
@@ -177,6 +186,8 @@ class Ledger:
                 await self.write_waiting()
             except ButterbaseError as error:
                 _log.warning("the control database does not hear of this worker: %s", error)
+            except Exception:  # without a sign of life its calls would be given up
+                _log.exception("the ledger of this worker failed")
             await asyncio.sleep(BEAT_S)
 
     async def beat(self) -> None:
@@ -248,23 +259,9 @@ class Ledger:
 
     async def _insert(self, settlement: Settlement) -> str | None:
         """None: it is written now; else the status that it was written with."""
-        statement = Statement(
-            QUERIES["settle"],
-            (
-                settlement.app_id.encode(),
-                _text(settlement.user_id),
-                settlement.role.encode(),
-                _clean(settlement.request_id).encode(),
-                _text(settlement.call_id),
-                encode_call(settlement.call),
-            ),
-        )
-        while True:
-            (result,) = await self._control.run(statement)
-            if result.row_count == 0:
-                return None
-            if status := result.value():
-                return status.decode()
+        while (status := await self._journal.write(settlement)) == "":
+            pass  # another's, which is committed by now
+        return status
 
     def _keep(self, settlement: Settlement) -> None:
         self._unwritten[settlement.call_id] = settlement

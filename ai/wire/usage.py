@@ -259,6 +259,16 @@ def _audio(details: Sequence[_Modality] | None) -> int:
     return sum(part.token_count for part in details or () if part.modality == "AUDIO")
 
 
+_COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "cost")
+
+
+def add(one: Usage, other: Usage) -> Usage:
+    """Of two calls together."""
+    counts = {name: getattr(one, name) + getattr(other, name) for name in _COUNTS}
+    costs = [usage.cost for usage in (one, other) if usage.cost is not None]
+    return msgspec.structs.replace(one, **counts, cost=sum(costs, Decimal()) if costs else None)
+
+
 def _including(prompt: int, cached: int, written: int) -> int:
     """The prompt's tokens with those of the cache, which some proxies count beside it."""
     return prompt if cached + written <= prompt else prompt + cached + written

@@ -8,6 +8,7 @@ Most events of a stream are pieces of text, and are known by their first bytes.
 import msgspec
 from msgspec import Raw, Struct
 
+from butterbase.ai.costs import CostOf, with_cost
 from butterbase.ai.errors import UpstreamCutError
 from butterbase.ai.sse import Event, EventStreamDecoder
 from butterbase.ai.wire.decoding import read, try_decode
@@ -101,8 +102,11 @@ def _response_facts(response: _Response, body: bytes | Raw) -> AnswerFacts:
 class _Watcher:
     """What the three have in common."""
 
-    def __init__(self) -> None:
+    def __init__(self, cost_of: CostOf | None = None) -> None:
+        self._cost_of = cost_of
         self._decoder = EventStreamDecoder()
+        self._changed: bytes | None = None
+        """In place of the event that is being read."""
         self._ending = b""
         self.usage: Usage | None = None
         self.finish: str | None = None
@@ -118,18 +122,30 @@ class _Watcher:
     def feed(self, chunk: bytes) -> bytes:
         events = self._decoder.feed(chunk)
         if len(events) == 1 and events[0].raw is chunk:
-            return chunk if self._passes(events[0]) else b""
-        return b"".join([event.raw for event in events if self._passes(event)])
+            return self._passed(events[0])
+        return b"".join(map(self._passed, events))
 
     def close(self) -> bytes:
         rest = self._decoder.close()
         # Some servers leave out the last blank line; half an event is no event.
         is_whole = rest and rest.data and (rest.data.strip() == b"[DONE]" or _is_json(rest.data))
-        part = rest.raw.rstrip() + b"\n\n" if rest and is_whole and self._passes(rest) else b""
+        part = self._passed(rest).rstrip() if rest and is_whole else b""
         # Some leave out the very end; a reason to finish and a clean end say as much.
         if not self.is_done and self.finish is None:
             raise UpstreamCutError
-        return part
+        return part + b"\n\n" if part else b""
+
+    def _passed(self, event: Event) -> bytes:
+        if not self._passes(event):
+            return b""
+        changed, self._changed = self._changed, None
+        return event.raw if changed is None else changed
+
+    def _priced(self, event: Event, data: bytes, path: tuple[str, ...]) -> bytes:
+        """The event with the cost of the usage that it tells, and that was just read."""
+        if self._cost_of is None or self.usage is None:
+            return event.raw
+        return _replaced(event, data, with_cost(data, path, self._cost_of(self.usage)))
 
     def _passes(self, event: Event) -> bool:
         if self.is_done or self.error is not None:
@@ -150,8 +166,8 @@ class _Watcher:
 
 
 class ChatWatcher(_Watcher):
-    def __init__(self, *, wants_usage: bool) -> None:
-        super().__init__()
+    def __init__(self, *, wants_usage: bool, cost_of: CostOf | None = None) -> None:
+        super().__init__(cost_of)
         self._wants_usage = wants_usage
 
     @property
@@ -176,7 +192,10 @@ class ChatWatcher(_Watcher):
         if told is None:
             return True
         self.usage = told.read()
-        return bool(choices) or self._wants_usage
+        if not choices and not self._wants_usage:
+            return False
+        self._changed = self._priced(event, data, ("usage",))
+        return True
 
 
 class _ResponsesEvent(Struct, frozen=True):
@@ -204,7 +223,10 @@ class ResponsesWatcher(_Watcher):
             response = try_decode(_RESPONSE, told.response)
             if response is not None:
                 self._note(response, told.response)
-        return self._end(event) if told.type in _RESPONSES_ENDS else True
+        if told.type not in _RESPONSES_ENDS:
+            return True
+        priced = self._priced(event, data, ("response", "usage"))
+        return self._end(Event(priced, data))
 
     def _note(self, response: _Response, raw: Raw) -> None:
         facts = _response_facts(response, raw)
@@ -229,8 +251,8 @@ _MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 class AnthropicWatcher(_Watcher):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, cost_of: CostOf | None = None) -> None:
+        super().__init__(cost_of)
         self._ending = _MESSAGE_STOP
         self._told = AnthropicUsage()
 
@@ -251,6 +273,7 @@ class AnthropicWatcher(_Watcher):
             if told.delta is not None and told.delta.stop_reason:
                 self.finish = told.delta.stop_reason
             self._tell(told.usage)
+            self._changed = self._priced(event, data, ("usage",))
         return self._end(event) if told.type == "message_stop" else True
 
     def _tell(self, raw: Raw) -> None:
@@ -260,12 +283,24 @@ class AnthropicWatcher(_Watcher):
             self.usage = self._told.read() or self.usage
 
 
-def watcher(wire: WireName, *, wants_usage: bool = True) -> Watcher:
+def watcher(wire: WireName, *, wants_usage: bool = True, cost_of: CostOf | None = None) -> Watcher:
+    """With `cost_of` the last usage that is passed on tells the cost as well."""
     if wire is WireName.RESPONSES:
-        return ResponsesWatcher()
+        return ResponsesWatcher(cost_of)
     if wire is WireName.ANTHROPIC:
-        return AnthropicWatcher()
-    return ChatWatcher(wants_usage=wants_usage)
+        return AnthropicWatcher(cost_of)
+    return ChatWatcher(wants_usage=wants_usage, cost_of=cost_of)
+
+
+def _replaced(event: Event, data: bytes, changed: bytes) -> bytes:
+    """The event with other data. What else it says, such as its name, stays."""
+    if changed is data:
+        return event.raw
+    if event.raw.count(data) == 1 and b"\n" not in data:
+        return event.raw.replace(data, changed)
+    lines = event.raw.splitlines()
+    kept = [line for line in lines if line and not line.startswith(b"data")]
+    return b"\n".join([*kept, b"data: " + changed]) + b"\n\n"
 
 
 def _is_json(data: bytes) -> bool:

@@ -36,6 +36,7 @@ _SCOPES = {
     "/keys": Scope.ADMIN,
     "/ai/config": Scope.ADMIN,
     "/ai/cache": Scope.ADMIN,
+    "/ai/contents": Scope.ADMIN,
     "/ai/prompts": Scope.ADMIN,
     "/ai/": Scope.AI,
     "/chat/": Scope.AI,

@@ -23,7 +23,8 @@ def is_value(text: str) -> bool:
 
 def one_line(text: str) -> str:
     """The text as a value: a blank for what may not stand in one."""
-    return _CONTROLS.sub(" ", text)
+    # Most texts have none, which is a tenth of the work to see.
+    return text if text.isprintable() else _CONTROLS.sub(" ", text)
 
 
 def quoted(text: str) -> str:

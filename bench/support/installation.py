@@ -113,24 +113,30 @@ def installed() -> Iterator[Installation]:
 
 
 @contextmanager
-def serving(installation: Installation) -> Iterator[Api]:
+def serving(installation: Installation, settings: Mapping[str, str] | None = None) -> Iterator[Api]:
     """`butterbase api` with one worker, without the stream process, which no request needs.
 
     Raises RuntimeError when it does not come up.
     """
     port = free_port(0)
     assert port is not None
-    process = subprocess.Popen(
-        API,
-        env=environment(installation, port),
-        cwd=installation.directory,  # where no butterbase.toml is
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    log = installation.directory / "api.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            API,
+            env={**environment(installation, port), **(settings or {})},
+            cwd=installation.directory,  # where no butterbase.toml is
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
     try:
         api = Api(port, process.pid, installation.keys)
         _wait_until_ready(f"{api.url}/healthz", process)
         yield api
+    except BaseException:
+        print(log.read_text()[-2_000:])
+        raise
     finally:
         process.terminate()
         try:

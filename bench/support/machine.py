@@ -50,10 +50,27 @@ def _child_mb(pid: int, field: str) -> float | None:
     return _field_kib(status, field) / 1024
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of the process and its descendants. Raises OSError where there is no /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = fields[11:13]
+    own = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_s(other) for other in _children(pid))
+
+
+def tree_rss_mb(pid: int) -> float:
+    """Resident memory of the process and its descendants, as above."""
+    return rss_mb(pid) + sum(tree_rss_mb(other) for other in _children(pid))
+
+
 def child(pid: int) -> int:
     """The process's only one. Raises OSError."""
-    (only,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(only)
+    (only,) = _children(pid)
+    return only
+
+
+def _children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _processor() -> str:

@@ -86,6 +86,7 @@ async def temporary(settings: Settings) -> AsyncIterator[Instance]:
             ai=settings.ai,
             embedder=settings.embedder,
             stream=StreamSettings(),
+            telemetry=settings.telemetry,
         )
         log = directory / "up.log"
         process = await _start(own, directory, log)

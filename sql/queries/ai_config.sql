@@ -15,6 +15,8 @@ select json_build_object(
   'prices', c.prices,
   'cache', c.cache,
   'guards', c.guards,
+  'log_content', c.log_content,
+  'tools', coalesce(c.tools, '{}'),
   'providers', (
     select coalesce(json_object_agg(p.name, json_build_object('kind', p.kind,
       'base_url', p.base_url, 'headers', p.headers,
@@ -34,13 +36,15 @@ left join butterbase.ai_config c using (app_id);
 -- name: save
 -- $1 app, $2 the version that was read, $3 JSON. No row: it has been changed since.
 insert into butterbase.ai_config as c (app_id, version, base_url, api_key_encrypted, api_key_hint,
-  default_model, max_tokens_per_request, allowed_models, allows_anonymous, routes, cache, guards)
+  default_model, max_tokens_per_request, allowed_models, allows_anonymous, routes, cache, guards,
+  log_content, tools)
 select $1, $2::bigint + 1, n.base_url, decode(n.api_key, 'base64'), n.api_key_hint,
   n.default_model, n.max_tokens_per_request, n.allowed_models, n.allows_anonymous, n.routes,
-  n.cache, n.guards
+  n.cache, n.guards, n.log_content, n.tools
 from jsonb_to_record($3::jsonb) as n (base_url text, api_key text, api_key_hint text,
   default_model text, max_tokens_per_request integer, allowed_models text[],
-  allows_anonymous boolean, routes jsonb, cache jsonb, guards jsonb)
+  allows_anonymous boolean, routes jsonb, cache jsonb, guards jsonb, log_content jsonb,
+  tools jsonb)
 on conflict (app_id) do update set
   version = excluded.version,
   base_url = excluded.base_url,
@@ -53,6 +57,8 @@ on conflict (app_id) do update set
   routes = excluded.routes,
   cache = excluded.cache,
   guards = excluded.guards,
+  log_content = excluded.log_content,
+  tools = excluded.tools,
   updated_at = now()
 where c.version = $2::bigint
 returning 1;

@@ -18,20 +18,23 @@ from call cross join lateral butterbase.ai_admit(call.id, $2::uuid, $3, $4::uuid
 select extract(epoch from admitted_at) from butterbase.ai_reservations where call_id = $1::uuid;
 
 -- name: settle
--- $1 app, $2 user, $3 role, $4 id of the request, $5 id of the call, $6 data. Null: it is written.
--- Else how the call is recorded already, which is as we did, a moment ago, or as lost.
-with written as (
+-- $1 calls, an array of objects. A row for each that was not written: its id, and how it is recorded
+-- already, which is as we did, a moment ago, or as lost. Null: it was written while we waited, and is
+-- not in the snapshot yet. In order, so that two who write the same wait for each other only once.
+with call as materialized (
+  select *
+  from json_to_recordset($1::json) as c (
+    app_id text, user_id uuid, role text, request_id text, call_id uuid, data jsonb)
+  order by call_id
+), written as (
   insert into butterbase.events (app_id, type, user_id, role, request_id, call_id, data)
-  values ($1, 'ai.call', $2::uuid, $3, $4, $5::uuid, $6::jsonb)
+  select app_id, 'ai.call', user_id, role, request_id, call_id, data from call
   on conflict (call_id) do nothing
-  returning 1
+  returning call_id
 )
-select data ->> 'status' from butterbase.events
-where call_id = $5::uuid and not exists (select from written)
-union all
--- In the snapshot it is not there yet: it was written while we waited.
-select '' where not exists (select from written)
-  and not exists (select from butterbase.events where call_id = $5::uuid);
+select c.call_id, (select e.data ->> 'status' from butterbase.events e where e.call_id = c.call_id)
+from call c
+where c.call_id not in (select call_id from written);
 
 -- name: default_plan
 -- $1 app, $2 plan

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -238,6 +239,13 @@ async def harness(control: Database, upstream: Upstream) -> AsyncIterator[Harnes
     )
     async with running_gateway(control, settings) as harness:
         yield harness
+
+
+def without_cost(content: bytes) -> bytes:
+    """A stream without the comment that tells what it did cost, of which there is one."""
+    found = re.findall(rb": x-butterbase-cost-usd: [0-9.]+\n\n", content)
+    assert len(found) == 1
+    return content.replace(found[0], b"")
 
 
 def sse_data(text: str) -> list[Any]:

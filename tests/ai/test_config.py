@@ -22,6 +22,8 @@ EMPTY: dict[str, object] = {
     "routes": [],
     "cache": None,
     "guards": None,
+    "tools": {},
+    "logContent": None,
     "plan": {
         "plan": "enterprise",
         "period": None,

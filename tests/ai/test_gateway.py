@@ -58,6 +58,7 @@ async def test_an_ok_call_is_one_event_with_the_reported_usage(
         "saved_nanos": 0,
         "guards": {},
         "budget_action": None,
+        "step": 1,
         "is_late": False,
     }
 

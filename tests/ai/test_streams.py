@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from tests.ai.conftest import Harness, sse_data
+from tests.ai.conftest import Harness, sse_data, without_cost
 from tests.ai.upstream import (
     COMPLETION,
     DONE,
@@ -18,6 +18,10 @@ from tests.ai.upstream import (
     stream,
 )
 
+COST = b": x-butterbase-cost-usd: 0.000345\n\n"
+"""Of USAGE: 19 tokens at 5 and 10 at 25 dollars a million."""
+PRICED = USAGE | {"cost": 0.000345}
+
 CHAT = {"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
 
@@ -28,7 +32,7 @@ async def test_chunks_pass_byte_for_byte_without_the_usage_only_we_asked_for(
     upstream.script = stream(head[:10], head[10:] + tail, chunk(usage=USAGE), DONE)
     response = await harness.chat(stream=True)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert response.content == head + tail + DONE
+    assert response.content == head + tail + COST + DONE
     assert upstream.last.json()["stream_options"] == {"include_usage": True}
     event = await harness.the_event()
     assert (event["status"], event["stream"], event["http_status"]) == ("ok", True, 200)
@@ -45,7 +49,7 @@ async def test_a_client_that_asks_for_usage_gets_it(harness: Harness, upstream: 
     upstream.script = stream(chunk("a", finish="stop"), chunk(usage=USAGE), DONE)
     options = {"include_usage": True, "include_obfuscation": False}
     response = await harness.chat(stream=True, stream_options=options)
-    assert sse_data(response.text)[1]["usage"] == USAGE
+    assert sse_data(response.text)[1]["usage"] == PRICED
     assert upstream.last.json()["stream_options"] == options
 
 
@@ -58,9 +62,12 @@ async def test_other_stream_options_are_kept(harness: Harness, upstream: Upstrea
 async def test_usage_beside_choices_is_read_and_the_choices_pass(
     harness: Harness, upstream: Upstream
 ) -> None:
-    whole = chunk("a") + chunk("b", finish="stop", usage=USAGE) + DONE
-    upstream.script = stream(whole)
-    assert (await harness.chat(stream=True)).content == whole
+    upstream.script = stream(chunk("a") + chunk("b", finish="stop", usage=USAGE) + DONE)
+    response = await harness.chat(stream=True)
+    first, second, _ = sse_data(response.text)
+    assert first == sse_data(chunk("a").decode())[0]
+    assert second["usage"] == PRICED
+    assert second["choices"] == [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}]
     assert (await harness.the_event())["total_tokens"] == 29
 
 
@@ -76,7 +83,7 @@ async def test_quirks_of_event_streams_pass_unchanged(harness: Harness, upstream
         DONE,
     ]
     upstream.script = stream(*pieces)
-    assert (await harness.chat(stream=True)).content == b"".join(pieces)
+    assert without_cost((await harness.chat(stream=True)).content) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("end", [b"", b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n\r\n"])
@@ -87,7 +94,7 @@ async def test_a_finished_answer_ends_with_done_however_the_provider_ends_it(
         stream(chunk("a", finish="stop"), end) if end else stream(chunk("a", finish="stop"))
     )
     response = await harness.chat(stream=True)
-    assert response.content == chunk("a", finish="stop") + DONE
+    assert without_cost(response.content) == chunk("a", finish="stop") + DONE
     assert (await harness.the_event())["status"] == "ok"
 
 
@@ -100,7 +107,8 @@ async def test_each_event_is_passed_on_before_the_next_one_comes(
         parts = response.aiter_bytes()
         assert await anext(parts) == chunk("a")
         more.set()
-        assert b"".join([part async for part in parts]) == chunk("b", finish="stop") + DONE
+        rest = b"".join([part async for part in parts])
+        assert without_cost(rest) == chunk("b", finish="stop") + DONE
 
 
 @pytest.mark.parametrize("half", [b"", b'data: {"id": "chatcmpl-1", "choi'])
@@ -272,7 +280,7 @@ async def test_a_stream_that_goes_on_after_its_end_is_over(
     upstream.script = stream(chunk("a", finish="stop"), DONE, None)
     async with asyncio.timeout(5):
         response = await harness.chat(stream=True)
-    assert response.content == chunk("a", finish="stop") + DONE
+    assert without_cost(response.content) == chunk("a", finish="stop") + DONE
     assert (await harness.the_event())["status"] == "ok"
 
 

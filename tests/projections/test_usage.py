@@ -1,9 +1,7 @@
 """Commits in, rows of `butterbase.usage` out; on a real Postgres."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -23,8 +21,6 @@ from butterbase.ingest.changes import (
 )
 from butterbase.ingest.lsn import LSN
 from butterbase.projections.usage import AiCall, UsageProjection
-from butterbase.sql.migrate import migrate, read_migrations
-from tests.postgres import Database
 
 USER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 COLUMNS = ("id", "at", "app_id", "type", "user_id", "role", "request_id", "data")
@@ -73,16 +69,6 @@ def commit(*changes: Any) -> Commit:
 
 def changed(**fields: object) -> AiCall:
     return msgspec.structs.replace(CALL, **fields)
-
-
-@pytest.fixture
-async def conn(database: Database) -> AsyncIterator[AsyncConnection]:
-    """Connected as the role that writes projections."""
-    folder = files("butterbase.sql").joinpath("migrations") / "control"
-    async with await AsyncConnection.connect(database.dsn, autocommit=True) as conn:
-        await migrate(conn, read_migrations(folder))
-        await conn.execute("set role butterbase_stream")
-        yield conn
 
 
 async def rows(conn: AsyncConnection) -> list[tuple[Any, ...]]:

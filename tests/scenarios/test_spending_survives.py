@@ -9,7 +9,8 @@ import msgspec
 from psycopg import AsyncConnection
 
 from butterbase.ai.money.errors import BudgetExceededError
-from butterbase.ai.money.ledger import Admitted, Ledger, Settlement
+from butterbase.ai.money.journal import Settlement
+from butterbase.ai.money.ledger import Admitted, Ledger
 from butterbase.ai.money.reconcile import differences
 from butterbase.cli.setup import set_up, slot_name
 from butterbase.sql.cluster import LoginRole

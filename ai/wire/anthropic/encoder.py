@@ -121,6 +121,7 @@ class AnthropicEncoder:
         if self._usage is None:
             # Nobody knows them yet; the last event tells all but these.
             del usage["cache_creation"]
+        usage.pop("cost", None)  # the last event has it
         message = {**render_message(self._started.id, self._started.model), "usage": usage}
         return _event("message_start", {"message": message})
 

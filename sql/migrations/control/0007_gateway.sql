@@ -134,6 +134,10 @@ create table butterbase.ai_alerts (
 comment on table butterbase.ai_alerts is
   'Alerts of budgets that are not delivered yet; the event of each stays.';
 
+-- Both functions that stand on every call's way are planned once a session: planning their statements
+-- takes longer than running them. The plans are made while the tables may be empty, so they must not
+-- be ones that read all of a table.
+
 -- Where locks are taken, and why nothing waits in a circle: rows that are missing are made first, in
 -- the order of their keys, then all rows are locked in the order of their ids; buckets before periods.
 
@@ -213,7 +217,8 @@ create function butterbase.ai_admit(
   out verdict text, out admitted_at timestamptz, out remaining_nanos bigint, out denied_models text[],
   out retry_after_s double precision, out refusal jsonb
 )
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v record;
   v_wait interval;
@@ -222,7 +227,8 @@ declare
   v_request_steps interval[] := '{}';
   v_bucket_tokens bigint[] := '{}';
   v_token_steps interval[] := '{}';
-  v_period_ids bigint[] := '{}';
+  v_period_ids bigint[];
+  v_is_missing boolean;
   v_refusal jsonb;
   v_denial jsonb;
 begin
@@ -276,22 +282,28 @@ begin
     end if;
   end if;
 
-  insert into butterbase.ai_budget_periods (budget_id, subject, starts_on)
-  select b.budget_id, b.subject, b.starts_on
-  from butterbase.ai_budgets_of(p_app_id, p_user_id, p_key_id, p_models, p_is_byok, admitted_at) b
-  where not exists (
-    select from butterbase.ai_budget_periods p
-    where p.budget_id = b.budget_id and p.subject = b.subject and p.starts_on = b.starts_on)
-  order by 1, 2, 3
-  on conflict do nothing;
+  loop
+    select array_agg(p.id), coalesce(bool_or(p.id is null), false)
+    into v_period_ids, v_is_missing
+    from butterbase.ai_budgets_of(p_app_id, p_user_id, p_key_id, p_models, p_is_byok, admitted_at) b
+    left join butterbase.ai_budget_periods p
+      on p.budget_id = b.budget_id and p.subject = b.subject and p.starts_on = b.starts_on;
+    exit when not v_is_missing;
+
+    insert into butterbase.ai_budget_periods (budget_id, subject, starts_on)
+    select b.budget_id, b.subject, b.starts_on
+    from butterbase.ai_budgets_of(p_app_id, p_user_id, p_key_id, p_models, p_is_byok, admitted_at) b
+    order by 1, 2, 3
+    on conflict do nothing;
+  end loop;
+  v_period_ids := coalesce(v_period_ids, '{}');
 
   for v in
     select p.id, p.spent_nanos, p.reserved_nanos, p.starts_on, p.subject,
       b.id as budget_id, b.scope, b.period, b.action, b.limit_nanos, b.reroute_to
-    from butterbase.ai_budgets_of(p_app_id, p_user_id, p_key_id, p_models, p_is_byok, admitted_at) a
-    join butterbase.ai_budget_periods p
-      on p.budget_id = a.budget_id and p.subject = a.subject and p.starts_on = a.starts_on
-    join butterbase.ai_budgets b on b.id = a.budget_id
+    from butterbase.ai_budget_periods p
+    join butterbase.ai_budgets b on b.id = p.budget_id
+    where p.id = any (v_period_ids)
     order by p.id
     for update of p
   loop
@@ -314,7 +326,6 @@ begin
     else
       remaining_nanos := least(remaining_nanos, v_left - p_nanos);
     end if;
-    v_period_ids := v_period_ids || v.id;
   end loop;
   if p_models <@ denied_models and p_models <> '{}' then
     refusal := butterbase.ai_graver(refusal, v_denial);
@@ -375,7 +386,7 @@ create function butterbase.ai_settle(
   p_call_ids uuid[], p_app_ids text[], p_user_ids uuid[], p_key_ids uuid[], p_models text[],
   p_is_byok boolean[], p_ats timestamptz[], p_nanos bigint[], p_tokens bigint[]
 ) returns void
-language plpgsql as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   v_gone butterbase.ai_reservations[];
   v_budget_ids bigint[];

@@ -6,7 +6,8 @@ alter table butterbase.ai_config
   add column allows_anonymous boolean not null default false,
   add column routes jsonb not null default '[]',
   add column cache jsonb,
-  add column guards jsonb;
+  add column guards jsonb,
+  add column tools jsonb not null default '{}';
 
 comment on column butterbase.ai_config.version is
   'Counts changes: of two that were made from the same version the second one is refused.';

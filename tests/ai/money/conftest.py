@@ -15,7 +15,8 @@ import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from butterbase.ai.money.ledger import Admission, Admitted, Ledger, Settlement
+from butterbase.ai.money.journal import Settlement
+from butterbase.ai.money.ledger import Admission, Admitted, Ledger
 from butterbase.ingest.changes import Column, Commit, Insert, Relation, ReplicaIdentity
 from butterbase.ingest.lsn import LSN
 from butterbase.projections.usage import AiCall, UsageProjection

@@ -1,78 +1,18 @@
-"""`/metrics`: the logs, their readers and the sockets, for Prometheus.
+"""Of the logs, their readers and the sockets; without IO.
 
-What is told names apps and projections, so it is for the service key of the app main and for
-operators. The numbers of stream processes are of their last status (projections/status.py), so each
-worker of the api tells the same.
-
-https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+The numbers of stream processes are of their last status (projections/status.py), so each worker of
+the api tells the same.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal
+from typing import Literal
 
-from falcon.asgi import Request, Response
-from msgspec import Struct
-
-from butterbase.api.errors import MetricsRefusedError
-from butterbase.api.log_health import LogHealth, SeenStream, Slot, lag_bytes, read_log_health
-from butterbase.api.settings import ApiSettings
+from butterbase.api.log_health import LogHealth, SeenStream, Slot, lag_bytes
+from butterbase.api.metrics.exposition import Family, Labels
 from butterbase.projections.status import LogStatus
-from butterbase.sql.claims import SERVICE_ROLE
-from butterbase.sql.pipeline import Executor
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-Labels = dict[str, str]
-Samples = Iterable[tuple[Labels, float | None]]
 
 
-class Family(Struct, frozen=True):
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    samples: Samples
-    """A value of None is not told."""
-
-
-class MetricsResource:
-    def __init__(self, control: Executor, settings: ApiSettings) -> None:
-        self._control = control
-        self._settings = settings
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        if req.context.claims.role != SERVICE_ROLE:
-            raise MetricsRefusedError
-        resp.content_type = CONTENT_TYPE
-        health = await read_log_health(self._control)
-        resp.data = render(families(health, away_s_max=self._settings.ready_away_s_max))
-
-
-def render(families: Iterable[Family]) -> bytes:
-    """Pure."""
-    lines = []
-    for family in families:
-        name = f"butterbase_{family.name}"
-        lines += [f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}"]
-        lines += [
-            f"{name}{_labels(labels)} {value:.15g}"
-            for labels, value in family.samples
-            if value is not None
-        ]
-    return "\n".join([*lines, ""]).encode()
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def families(health: LogHealth, *, away_s_max: float) -> Iterator[Family]:
-    """Pure."""
+def log_families(health: LogHealth, *, away_s_max: float) -> Iterator[Family]:
     yield from _of_slots(health.slots)
     leader = health.leader(away_s_max)
     # A container that is started again has the name and the process id of the one before.
