@@ -12,8 +12,8 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
-from butterbase.ai.body import BodyTooLargeError, decode_json, read_body
 from butterbase.ai.embedders.lazy import LazyEmbedder
+from butterbase.ai.http.body import BodyTooLargeError, decode_json, read_body
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
     DocumentNotFoundError,

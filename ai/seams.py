@@ -18,8 +18,8 @@ from butterbase.ai.wire.events import StreamEvent
 from butterbase.ai.wire.form import NULL, ChatAnswer, ChatRequest, Usage
 
 if TYPE_CHECKING:  # they import this
-    from butterbase.ai.asked import Asked
-    from butterbase.ai.call import Call
+    from butterbase.ai.calls.asked import Asked
+    from butterbase.ai.calls.call import Call
 
 CacheState: TypeAlias = Literal["hit", "semantic", "miss", "bypass", "off"]
 

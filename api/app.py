@@ -16,18 +16,18 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from butterbase.ai import rag
-from butterbase.ai import resource as ai
 from butterbase.ai.cache import resource as cached_answers
 from butterbase.ai.cache.cache import AnswerCache
-from butterbase.ai.config import AiConfigs
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.config.configs import AiConfigs
 from butterbase.ai.contents import resource as contents
 from butterbase.ai.contents.log import ContentLog
 from butterbase.ai.contents.store import ContentStore
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
-from butterbase.ai.endpoint import AiEndpoint
-from butterbase.ai.gateway import Gateway
 from butterbase.ai.guards.guards import GuardRail
+from butterbase.ai.http import admin as ai
+from butterbase.ai.http.endpoint import AiEndpoint
 from butterbase.ai.money.ledger import Ledger
 from butterbase.ai.prompts import resource as prompts
 from butterbase.ai.prompts.store import PromptStore

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from butterbase.ai.departures import Receive
-from butterbase.ai.endpoint import AiEndpoint
+from butterbase.ai.http.departures import Receive
+from butterbase.ai.http.endpoint import AiEndpoint
 from butterbase.api.rest.endpoint import RestEndpoint, Scope, Send
 from butterbase.sql.apps import FIRST_APP
 

@@ -13,7 +13,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
-from butterbase.ai.body import BodyTooLargeError
+from butterbase.ai.http.body import BodyTooLargeError
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
     DocumentNotFoundError,

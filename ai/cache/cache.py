@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import Raw
 
-from butterbase.ai.asked import Endpoint
 from butterbase.ai.cache.canonical import Asker, Canonical, Uncacheable, canonical
 from butterbase.ai.cache.counters import Counters
 from butterbase.ai.cache.exact import Entry, RecentAnswers
@@ -26,6 +25,7 @@ from butterbase.ai.cache.record import Vault
 from butterbase.ai.cache.report import CacheAdmin
 from butterbase.ai.cache.semantic import MeaningSearch, OpenEmbedder
 from butterbase.ai.cache.store import CHANNEL, Meaning, Store
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.errors import AiConfigError
 from butterbase.ai.seams import NO_LOOKUP, Asking, Lookup
 from butterbase.ai.settings import AiSettings

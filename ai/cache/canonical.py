@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from butterbase.ai.cache.policy import CachePolicy
 from butterbase.ai.errors import AiRequestError
-from butterbase.ai.trees import Tree, read_tree, write_sorted
 from butterbase.ai.wire.form import ChatRequest, File, Image, Part, ToolResult
 from butterbase.ai.wire.protocols import WireName
+from butterbase.ai.wire.trees import Tree, read_tree, write_sorted
 from butterbase.sql.claims import ANON
 
 VERSION: Final = 1

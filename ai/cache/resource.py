@@ -8,8 +8,8 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from butterbase.ai.cache.report import DAYS_MAX, CacheAdmin
-from butterbase.ai.parameters import check_known, read_id, read_number, read_text
-from butterbase.ai.resource import check_is_service, errors_as_openais
+from butterbase.ai.http.admin import check_is_service, errors_as_openais
+from butterbase.ai.http.parameters import check_known, read_id, read_number, read_text
 
 _DAYS = 30
 _AGE_S_MAX = 10**9

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.call import Call
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.call import Call
 from butterbase.ai.contents.rules import ContentRules
 from butterbase.ai.contents.store import Content, ContentStore
 from butterbase.ai.settings import AiSettings

@@ -9,8 +9,8 @@ from falcon.asgi import Request, Response
 
 from butterbase.ai.contents.store import ContentStore
 from butterbase.ai.errors import ContentNotFoundError
-from butterbase.ai.parameters import check_known, read_id, read_number
-from butterbase.ai.resource import check_is_service, errors_as_openais
+from butterbase.ai.http.admin import check_is_service, errors_as_openais
+from butterbase.ai.http.parameters import check_known, read_id, read_number
 
 COUNT_MAX = 200
 _COUNT = 50

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from httpx_aiohttp import HttpxAiohttpClient
 from msgspec import Struct
 
-from butterbase.ai.body import decode_json
 from butterbase.ai.embedders.errors import EmbedderRefusedError, EmbeddingMismatchError
+from butterbase.ai.http.body import decode_json
 from butterbase.projections.embedder import EmbedderError, EmbeddingModel
 
 REQUEST_TEXTS_MAX = 128

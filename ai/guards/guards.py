@@ -16,8 +16,8 @@ from butterbase.ai.guards.redaction import Redaction, new_nonce
 from butterbase.ai.guards.rewriting import redact_request, restore_answer, texts_of
 from butterbase.ai.guards.streams import RestoringFilter
 from butterbase.ai.seams import Asking, Filter, Guarded
-from butterbase.ai.trees import read_tree
 from butterbase.ai.wire.form import ChatAnswer, ChatRequest
+from butterbase.ai.wire.trees import read_tree
 
 REDACTED_CHARS_MAX = 1_000_000
 """Of all texts of a request that is to be redacted; a longer one is refused."""

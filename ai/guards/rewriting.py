@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from butterbase.ai.errors import AiRequestError
 from butterbase.ai.guards.redaction import Redaction
-from butterbase.ai.trees import read_value, write_tree
 from butterbase.ai.wire.form import (
     NULL,
     ChatAnswer,
@@ -24,6 +23,7 @@ from butterbase.ai.wire.form import (
     ToolCall,
     ToolResult,
 )
+from butterbase.ai.wire.trees import read_value, write_tree
 
 BASE64_LENGTH_MIN = 256
 """Of what is taken for bytes and not for words."""

@@ -6,10 +6,10 @@ import falcon.asgi
 import msgspec
 from falcon.asgi import Request, Response
 
-from butterbase.ai.body import decode_json, read_body
+from butterbase.ai.http.admin import check_is_service, errors_as_openais
+from butterbase.ai.http.body import decode_json, read_body
 from butterbase.ai.prompts.errors import PromptTemplateError
 from butterbase.ai.prompts.store import ActiveChange, NewPrompt, PromptStore
-from butterbase.ai.resource import check_is_service, errors_as_openais
 
 BODY_BYTES_MAX = 2 * 1024**2
 

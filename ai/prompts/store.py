@@ -5,8 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from butterbase.ai.asked import Endpoint
-from butterbase.ai.body import decode_json
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.http.body import decode_json
 from butterbase.ai.prompts.errors import PromptCallError, PromptNotFoundError, PromptTemplateError
 from butterbase.ai.prompts.filling import fill, read_call
 from butterbase.ai.prompts.templates import Name, Template, check, render, variables_of

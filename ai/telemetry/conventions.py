@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.errors import UpstreamRefusedError
 from butterbase.ai.routing.resolution import Provider, Target
 from butterbase.ai.wire.decoding import try_decode

@@ -6,7 +6,7 @@ up must not become a series.
 
 from opentelemetry.metrics import Histogram, Meter
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.telemetry.conventions import (
     DURATION_BOUNDS_S,

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.money.journal import Settlement
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.telemetry.conventions import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 from uuid import UUID
 
-from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.money.journal import Settlement
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.wire.form import Usage

@@ -7,13 +7,13 @@ guards, cache, admission and event. A request that names no tool of the app's pa
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from butterbase.ai.asked import Endpoint
-from butterbase.ai.call import Caller
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.calls.call import Caller
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.calls.passage import NOTHING_GIVEN, Answer, Client, Given
 from butterbase.ai.errors import AiError
-from butterbase.ai.exchange import decode_whole
-from butterbase.ai.gateway import Gateway
-from butterbase.ai.passage import NOTHING_GIVEN, Answer, Client, Given
-from butterbase.ai.problems import forbid_retry
+from butterbase.ai.http.problems import forbid_retry
+from butterbase.ai.providers.exchange import decode_whole
 from butterbase.ai.tools.course import Course, Workshop
 from butterbase.ai.tools.errors import ToolUnavailableError
 from butterbase.ai.tools.ports import Backend

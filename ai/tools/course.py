@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from butterbase.ai.body import BodyTooLargeError
-from butterbase.ai.call import Call, Caller
+from butterbase.ai.calls.call import Call, Caller
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.calls.passage import Answer, Client, Given
 from butterbase.ai.errors import AiStoppingError
-from butterbase.ai.gateway import Gateway
-from butterbase.ai.passage import Answer, Client, Given
+from butterbase.ai.http.body import BodyTooLargeError
 from butterbase.ai.tools.errors import ToolStepsError
 from butterbase.ai.tools.steps import Asker, Steps
 from butterbase.ai.tools.talk import Talk, Turn

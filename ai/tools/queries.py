@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from butterbase.ai.body import decode_json
+from butterbase.ai.http.body import decode_json
 from butterbase.ai.tools.config import Operation
 from butterbase.ai.tools.errors import ToolArgumentsError
 from butterbase.ai.tools.ports import DataRequest

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import Struct
 
-from butterbase.ai.call import Caller
+from butterbase.ai.calls.call import Caller
 from butterbase.ai.tools.errors import ToolCallError, ToolRefusedError, ToolTimeoutError
 from butterbase.ai.tools.offers import Offer, Work
 from butterbase.ai.tools.ports import Backend, BackendAnswer, DataRequest

@@ -10,13 +10,13 @@ from contextlib import aclosing, asynccontextmanager
 
 from msgspec.structs import replace
 
-from butterbase.ai.asked import Endpoint
-from butterbase.ai.call import Header
-from butterbase.ai.costs import cost_comment
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.calls.call import Header
+from butterbase.ai.calls.passage import Answer
 from butterbase.ai.errors import AiError, AiInternalError, UpstreamRefusedError
-from butterbase.ai.exchange import decode_whole
-from butterbase.ai.passage import Answer
-from butterbase.ai.problems import wire_error
+from butterbase.ai.http.problems import wire_error
+from butterbase.ai.metering.costs import cost_comment
+from butterbase.ai.providers.exchange import decode_whole
 from butterbase.ai.tools.course import Course
 from butterbase.ai.tools.talk import Talk, Turn
 from butterbase.ai.wire.assembly import Assembly, events_of

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.errors import AiRequestError
 from butterbase.ai.tools.config import ToolGrant
 from butterbase.ai.tools.errors import ToolUnknownError

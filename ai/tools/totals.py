@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from butterbase.ai.call import Call, Header
+from butterbase.ai.calls.call import Call, Header
 from butterbase.ai.money.amounts import format_usd
 from butterbase.ai.wire.form import Usage
 from butterbase.ai.wire.usage import add

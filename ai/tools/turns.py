@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.wire.decoding import ALL_FIELDS, present, try_decode
 from butterbase.ai.wire.form import NULL, ChatAnswer, Tool, ToolCall, Usage
 from butterbase.ai.wire.usage import (

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Raw
 
-from butterbase.ai.body import decode_json
 from butterbase.ai.errors import AiRequestError, UpstreamInvalidError, WireUnsupportedError
+from butterbase.ai.http.body import decode_json
 from butterbase.ai.wire.form import (
     NULL,
 )

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from butterbase.ai.body import decode_json
+from butterbase.ai.http.body import decode_json
 from butterbase.ai.wire.decoding import ALL_FIELDS, refusal
 from butterbase.ai.wire.protocols import WireName
 

@@ -8,9 +8,8 @@ Most events of a stream are pieces of text, and are known by their first bytes.
 import msgspec
 from msgspec import Raw, Struct
 
-from butterbase.ai.costs import CostOf, with_cost
 from butterbase.ai.errors import UpstreamCutError
-from butterbase.ai.sse import Event, EventStreamDecoder
+from butterbase.ai.metering.costs import CostOf, with_cost
 from butterbase.ai.wire.decoding import read, try_decode
 from butterbase.ai.wire.events import (
     WireError,
@@ -22,6 +21,7 @@ from butterbase.ai.wire.form import (
 )
 from butterbase.ai.wire.openai_chat.encoder import DONE
 from butterbase.ai.wire.protocols import AnswerFacts, Watcher, WireName
+from butterbase.ai.wire.sse import Event, EventStreamDecoder
 from butterbase.ai.wire.usage import AnthropicUsage, ChatUsage, ResponsesUsage
 
 

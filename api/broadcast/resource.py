@@ -13,7 +13,7 @@ import falcon
 import msgspec
 from falcon.asgi import App, Request, Response
 
-from butterbase.ai.body import BodyTooLargeError, read_body
+from butterbase.ai.http.body import BodyTooLargeError, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.broadcast.errors import (
     BroadcastError,

@@ -7,7 +7,7 @@ import falcon
 import msgspec
 from falcon.asgi import App, Request, Response
 
-from butterbase.ai.body import decode_json, read_body
+from butterbase.ai.http.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.keys.errors import (
     InvalidKeyRequestError,

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from butterbase.ai.body import BodyTooLargeError
-from butterbase.ai.departures import Departures, Receive
+from butterbase.ai.http.body import BodyTooLargeError
+from butterbase.ai.http.departures import Departures, Receive
 from butterbase.api.callers import RequestIds
 from butterbase.api.problems import Problem, Rendered, render
 from butterbase.api.rest.cors import Cors, Header

@@ -1,4 +1,4 @@
--- Statements of ai/config.py, in the control database.
+-- Statements of ai/config/configs.py, in the control database.
 
 -- name: read
 -- $1 app. One row, JSON, also for an app that has set nothing.

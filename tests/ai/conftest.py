@@ -21,11 +21,11 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from butterbase.ai.config import AiConfigs
-from butterbase.ai.endpoint import AiEndpoint, Headers
-from butterbase.ai.gateway import Gateway
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.config.configs import AiConfigs
+from butterbase.ai.http.admin import add_routes
+from butterbase.ai.http.endpoint import AiEndpoint, Headers
 from butterbase.ai.money.ledger import Ledger
-from butterbase.ai.resource import add_routes
 from butterbase.ai.seams import NO_SEAMS, Seams
 from butterbase.ai.settings import AiSettings
 from butterbase.api.dispatch import CALLS

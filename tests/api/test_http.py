@@ -9,7 +9,7 @@ from typing import cast
 import httpx
 import pytest
 
-from butterbase.ai.departures import Receive
+from butterbase.ai.http.departures import Receive
 from butterbase.api import http
 from butterbase.api.http import CorkedTransport, HttpProtocol, unsent_bytes
 from butterbase.api.rest.endpoint import Scope, Send

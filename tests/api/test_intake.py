@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from msgspec import Struct
 
-from butterbase.ai.departures import Receive
+from butterbase.ai.http.departures import Receive
 from butterbase.api import intake
 from butterbase.api.http import HttpProtocol
 from butterbase.api.intake import BodyRoom, holding_at_most

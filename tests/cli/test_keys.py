@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from butterbase.ai.config import AiConfigChange, AiConfigs
+from butterbase.ai.config.configs import AiConfigChange, AiConfigs
 from butterbase.ai.routing.config import ProviderChange
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.wire.protocols import Kind

@@ -16,7 +16,7 @@ from msgspec.structs import fields
 
 import butterbase
 from butterbase.ai.errors import UpstreamRefusedError
-from butterbase.ai.problems import render_error
+from butterbase.ai.http.problems import render_error
 from butterbase.api.auth.errors import AuthError
 from butterbase.api.broadcast.errors import BroadcastError
 from butterbase.api.problems import status_of

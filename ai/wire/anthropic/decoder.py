@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from butterbase.ai.errors import UpstreamCutError
-from butterbase.ai.sse import EventStreamDecoder
 from butterbase.ai.wire.anthropic.answer import FINISHES, AnswerBlock
 from butterbase.ai.wire.anthropic.blocks import NATIVE
 from butterbase.ai.wire.decoding import decode_upstream, raw_text, try_decode
@@ -30,6 +29,7 @@ from butterbase.ai.wire.form import (
     Stamp,
 )
 from butterbase.ai.wire.signatures import unseal
+from butterbase.ai.wire.sse import EventStreamDecoder
 from butterbase.ai.wire.usage import AnthropicUsage
 
 

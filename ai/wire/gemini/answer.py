@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from butterbase.ai.errors import UpstreamCutError, UpstreamInvalidError, UpstreamRefusedError
-from butterbase.ai.sse import EventStreamDecoder
 from butterbase.ai.wire.assembly import Assembly
 from butterbase.ai.wire.decoding import decode_upstream, raw_text, try_decode
 from butterbase.ai.wire.events import (
@@ -36,6 +35,7 @@ from butterbase.ai.wire.form import (
     Usage,
 )
 from butterbase.ai.wire.openai_chat.answer import missing_id
+from butterbase.ai.wire.sse import EventStreamDecoder
 from butterbase.ai.wire.usage import GeminiUsage
 
 FINISHES: dict[str, Finish] = {

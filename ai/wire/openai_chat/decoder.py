@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from butterbase.ai.errors import UpstreamCutError
-from butterbase.ai.sse import EventStreamDecoder
 from butterbase.ai.wire.decoding import decode_upstream, json_object, try_decode
 from butterbase.ai.wire.events import (
     CitationAdded,
@@ -46,6 +45,7 @@ from butterbase.ai.wire.openai_chat.reasoning import (
     google_signature,
     read_reasoning,
 )
+from butterbase.ai.wire.sse import EventStreamDecoder
 from butterbase.ai.wire.usage import ChatUsage
 
 

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from butterbase.ai.errors import UpstreamCutError
-from butterbase.ai.sse import EventStreamDecoder
 from butterbase.ai.wire.decoding import decode_upstream, try_decode
 from butterbase.ai.wire.events import (
     CitationAdded,
@@ -33,6 +32,7 @@ from butterbase.ai.wire.form import (
 )
 from butterbase.ai.wire.openai_responses.answer import WireResponse
 from butterbase.ai.wire.openai_responses.items import Annotation, Item, read_output
+from butterbase.ai.wire.sse import EventStreamDecoder
 
 
 class _Event(Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import Final
 
 import aiosmtplib
 
-from butterbase.ai.upstream import public_socket
+from butterbase.ai.providers.upstream import public_socket
 from butterbase.api.auth.config import Smtp
 from butterbase.api.auth.mail.errors import MailRefusedError, MailUnavailableError
 from butterbase.api.auth.mail.message import Mail, Sender, build

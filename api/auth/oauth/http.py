@@ -17,7 +17,7 @@ import httpx
 import msgspec
 from httpx_aiohttp import AiohttpTransport
 
-from butterbase.ai.upstream import public_socket
+from butterbase.ai.providers.upstream import public_socket
 from butterbase.api.auth.oauth.errors import ProviderUnreachableError
 
 CONNECT_TIMEOUT_S = 5.0

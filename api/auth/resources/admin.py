@@ -9,7 +9,7 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Meta, Struct
 
-from butterbase.ai.body import decode_json
+from butterbase.ai.http.body import decode_json
 from butterbase.api.auth import audit, sessions
 from butterbase.api.auth.admin import links, users
 from butterbase.api.auth.admin.paging import Page, link_header, read_page

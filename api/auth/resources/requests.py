@@ -8,7 +8,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import Struct
 
-from butterbase.ai.body import decode_json, read_body
+from butterbase.ai.http.body import decode_json, read_body
 from butterbase.api.apps import AppRuntime
 from butterbase.api.auth.caller import Caller
 from butterbase.api.auth.errors import (

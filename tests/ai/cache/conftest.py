@@ -20,8 +20,8 @@ from msgspec import Raw
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from butterbase.ai.asked import Endpoint
 from butterbase.ai.cache.cache import AnswerCache
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.seams import Asking, Fresh, Lookup
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.wire.form import ChatAnswer, Choice, Text, Usage

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.wire.form import ChatAnswer, Choice, Refusal, Text
 from tests.ai.cache.conftest import (
     EXACT,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from tests.ai.cache.conftest import OTHER_USER, SEMANTIC, Desk, Worker, fresh, text_of
 
 ONE, NEAR, FAR = "Passwords how to reset one", "passwords the way of resetting", "Refunds for me"

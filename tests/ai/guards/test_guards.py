@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.errors import AiConfigError, AiRequestError
 from butterbase.ai.guards.errors import InjectionError, InputTooLargeError, ToolDeniedError
 from butterbase.ai.guards.guards import REDACTED_CHARS_MAX, GuardRail

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from falcon.asgi import App, Request, Response
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.errors import AiError
 from butterbase.ai.prompts.errors import PromptCallError, PromptNotFoundError
 from butterbase.ai.prompts.resource import add_routes

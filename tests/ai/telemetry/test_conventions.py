@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.errors import UpstreamRefusedError, UpstreamTimeoutError
 from butterbase.ai.routing.resolution import Provider, Target
 from butterbase.ai.telemetry.conventions import (

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from butterbase.ai.departures import Receive
+from butterbase.ai.http.departures import Receive
 from butterbase.api.callers import RequestIds
 from butterbase.api.dispatch import Dispatch
 from butterbase.api.errors import MissingKeyError

@@ -6,7 +6,6 @@ https://platform.claude.com/docs/en/api/errors
 
 import msgspec
 
-from butterbase.ai.body import BodyTooLargeError
 from butterbase.ai.errors import (
     AccountingError,
     AiConfigError,
@@ -24,6 +23,7 @@ from butterbase.ai.errors import (
     UpstreamTimeoutError,
 )
 from butterbase.ai.guards.errors import GuardError, InputTooLargeError
+from butterbase.ai.http.body import BodyTooLargeError
 from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
 from butterbase.ai.prompts.errors import PromptNotFoundError, PromptTemplateError
 from butterbase.ai.tools.errors import ToolStepsError

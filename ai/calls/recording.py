@@ -8,7 +8,7 @@ worker that is killed in between the sweeper tells that the call was lost.
 import asyncio
 import logging
 
-from butterbase.ai.call import Call, Status
+from butterbase.ai.calls.call import Call, Status
 from butterbase.ai.money.journal import Settlement
 from butterbase.ai.money.ledger import Ledger
 from butterbase.ai.telemetry.protocols import Observer

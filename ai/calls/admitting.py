@@ -9,11 +9,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.call import Call, now
-from butterbase.ai.charging import Tariff
-from butterbase.ai.config import AppConfig
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.call import Call, now
+from butterbase.ai.config.configs import AppConfig
 from butterbase.ai.errors import ModelUnknownError
+from butterbase.ai.metering.charging import Tariff
 from butterbase.ai.money.catalog import Catalog, load_catalog
 from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
 from butterbase.ai.money.ledger import Admission, Admitted, Ledger, Rerouted, Verdict

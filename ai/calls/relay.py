@@ -7,11 +7,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.attempts import Begun, failure_of
-from butterbase.ai.call import Call, Status
-from butterbase.ai.charging import Tariff
-from butterbase.ai.costs import cost_comment
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.attempts import Begun, failure_of
+from butterbase.ai.calls.call import Call, Status
+from butterbase.ai.calls.recording import Recorder
 from butterbase.ai.errors import (
     AiInternalError,
     AiStoppingError,
@@ -19,9 +18,10 @@ from butterbase.ai.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from butterbase.ai.metering import meter_stream
-from butterbase.ai.problems import wire_error
-from butterbase.ai.recording import Recorder
+from butterbase.ai.http.problems import wire_error
+from butterbase.ai.metering.charging import Tariff
+from butterbase.ai.metering.costs import cost_comment
+from butterbase.ai.metering.metering import meter_stream
 from butterbase.sql.errors import ButterbaseError
 
 KEPT_BYTES_MAX = 8 * 1024 * 1024

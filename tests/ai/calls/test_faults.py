@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from butterbase.ai.money import ledger
+from butterbase.ai.providers.upstream import public_socket
 from butterbase.ai.settings import AiSettings
-from butterbase.ai.upstream import public_socket
 from tests.ai.conftest import Harness, running_gateway, until
 from tests.ai.upstream import (
     COMPLETION,
@@ -302,7 +302,7 @@ async def test_a_fault_that_nobody_foresaw_is_recorded_and_told_without_details(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr("butterbase.ai.attempts.exchange_with", fail)
+    monkeypatch.setattr("butterbase.ai.calls.attempts.exchange_with", fail)
     response = await harness.chat()
     assert (response.status_code, response.json()["error"]["code"]) == (500, "ai_internal_error")
     assert "secret detail" not in response.text

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from butterbase.ai.body import decode_json
 from butterbase.ai.errors import AiRequestError, TokenLimitError, WireUnsupportedError
+from butterbase.ai.http.body import decode_json
 from butterbase.ai.routing.config import MODEL_LENGTH_MAX
 from butterbase.ai.wire import embeddings
 from butterbase.ai.wire.decoding import ALL_FIELDS, refusal, try_decode

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.call import Call, Header
-from butterbase.ai.charging import Tariff
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.call import Call, Header
+from butterbase.ai.metering.charging import Tariff
 from butterbase.ai.seams import Asking, Draft
 
 _log = logging.getLogger(__name__)

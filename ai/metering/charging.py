@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from butterbase.ai.asked import Asked, Endpoint, count_references
-from butterbase.ai.config import AppConfig
+from butterbase.ai.calls.asked import Asked, Endpoint, count_references
+from butterbase.ai.config.configs import AppConfig
 from butterbase.ai.money.catalog import Catalog
 from butterbase.ai.money.catalog import Model as PricedModel
 from butterbase.ai.money.estimate import (

@@ -10,10 +10,10 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from butterbase.ai.asked import Asked, Endpoint
-from butterbase.ai.costs import CostOf, usd_of
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.errors import UpstreamCutError, UpstreamInvalidError, UpstreamRefusedError
-from butterbase.ai.reading import Reader, Whole
+from butterbase.ai.metering.costs import CostOf, usd_of
+from butterbase.ai.providers.reading import Reader, Whole
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.seams import Filter
 from butterbase.ai.wire import embeddings

@@ -13,13 +13,14 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from butterbase.ai.admitting import Admissions
-from butterbase.ai.asked import Asked, Endpoint, check_model
-from butterbase.ai.attempts import Attempts, Begun
-from butterbase.ai.call import Call, Caller, Status
-from butterbase.ai.charging import Tariff
-from butterbase.ai.config import AiConfigs, AppConfig
-from butterbase.ai.counting import read_answer, read_stream
+from butterbase.ai.calls.admitting import Admissions
+from butterbase.ai.calls.asked import Asked, Endpoint, check_model
+from butterbase.ai.calls.attempts import Attempts, Begun
+from butterbase.ai.calls.call import Call, Caller, Status
+from butterbase.ai.calls.passage import NOTHING_GIVEN, Answer, Client, Given, Passage
+from butterbase.ai.calls.recording import Recorder
+from butterbase.ai.calls.relay import Relay
+from butterbase.ai.config.configs import AiConfigs, AppConfig
 from butterbase.ai.errors import (
     AccountingError,
     AiError,
@@ -31,20 +32,19 @@ from butterbase.ai.errors import (
     ModelMissingError,
     UpstreamTimeoutError,
 )
-from butterbase.ai.exchange import Guarding, encode_whole
-from butterbase.ai.metering import meter_unanswered, meter_whole
+from butterbase.ai.metering.charging import Tariff
+from butterbase.ai.metering.counting import read_answer, read_stream
+from butterbase.ai.metering.metering import meter_unanswered, meter_whole
 from butterbase.ai.money.estimate import COMPLETION_TOKENS_DEFAULT
 from butterbase.ai.money.ledger import ConfigChangedError, Ledger
-from butterbase.ai.passage import NOTHING_GIVEN, Answer, Client, Given, Passage
-from butterbase.ai.reading import Whole
-from butterbase.ai.recording import Recorder
-from butterbase.ai.relay import Relay
+from butterbase.ai.providers.exchange import Guarding, encode_whole
+from butterbase.ai.providers.reading import Whole
+from butterbase.ai.providers.upstream import Upstream
 from butterbase.ai.routing.config import MODEL_LENGTH_MAX
 from butterbase.ai.routing.health import Health
 from butterbase.ai.routing.resolution import Chain
 from butterbase.ai.seams import NO_LOOKUP, NO_SEAMS, Asking, Fresh, Kept, Lookup, Seams
 from butterbase.ai.settings import AiSettings
-from butterbase.ai.upstream import Upstream
 from butterbase.ai.wire.form import NULL, Usage
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE
 from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from butterbase.ai.asked import Asked, Endpoint, References, count_references
+from butterbase.ai.calls.asked import Asked, Endpoint, References, count_references
 from butterbase.ai.errors import AiError, TokenLimitError
 from butterbase.ai.wire.protocols import WireName
 

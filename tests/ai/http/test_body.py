@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from butterbase.ai.body import decode_json
+from butterbase.ai.http.body import decode_json
 
 DECODER = msgspec.json.Decoder(dict[str, object])
 

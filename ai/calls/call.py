@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 
 from msgspec import Struct
 
-from butterbase.ai.asked import Endpoint
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.http.problems import status_of
 from butterbase.ai.money.amounts import format_usd
 from butterbase.ai.money.journal import Settlement
 from butterbase.ai.money.ledger import Admitted
 from butterbase.ai.money.prices import NOTHING, Charge
-from butterbase.ai.problems import status_of
 from butterbase.ai.routing.resolution import Target
 from butterbase.ai.seams import CacheState
 from butterbase.ai.telemetry.protocols import Trace

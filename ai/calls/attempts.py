@@ -14,9 +14,8 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.call import Call
-from butterbase.ai.charging import Tariff
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.call import Call
 from butterbase.ai.errors import (
     AiError,
     UpstreamCutError,
@@ -27,9 +26,11 @@ from butterbase.ai.errors import (
     UpstreamUnreachableError,
     WireUnsupportedError,
 )
-from butterbase.ai.exchange import Exchange, Guarding, exchange_with
-from butterbase.ai.metering import meter_lost
-from butterbase.ai.reading import Reader, Whole
+from butterbase.ai.metering.charging import Tariff
+from butterbase.ai.metering.metering import meter_lost
+from butterbase.ai.providers.exchange import Exchange, Guarding, exchange_with
+from butterbase.ai.providers.reading import Reader, Whole
+from butterbase.ai.providers.upstream import Upstream, UpstreamAnswer
 from butterbase.ai.routing.health import Health
 from butterbase.ai.routing.resolution import Chain, Target
 from butterbase.ai.routing.retries import (
@@ -46,7 +47,6 @@ from butterbase.ai.routing.retries import (
     retry_after_s,
 )
 from butterbase.ai.settings import AiSettings
-from butterbase.ai.upstream import Upstream, UpstreamAnswer
 from butterbase.ai.wire.form import Stamp, Usage
 from butterbase.ai.wire.protocols import Kind, UpstreamRequest, WireName
 from butterbase.ai.wire.wires import TARGET_WIRES

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from butterbase.ai.config import key_hint
+from butterbase.ai.config.configs import key_hint
 from butterbase.ai.settings import AiSettings
 from butterbase.sql.errors import SettingError
 from tests.ai.conftest import USER, Harness, running_gateway

@@ -12,15 +12,15 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from butterbase.ai.asked import Endpoint
-from butterbase.ai.body import BodyTooLargeError
-from butterbase.ai.call import Caller, Header
-from butterbase.ai.departures import Departures, Receive, Stay
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.calls.call import Caller, Header
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.calls.passage import Answer, Given
 from butterbase.ai.errors import AiInternalError, ClientLeftError
-from butterbase.ai.gateway import Gateway
-from butterbase.ai.models import list_models
-from butterbase.ai.passage import Answer, Given
-from butterbase.ai.problems import encode_error, status_of
+from butterbase.ai.http.body import BodyTooLargeError
+from butterbase.ai.http.departures import Departures, Receive, Stay
+from butterbase.ai.http.models import list_models
+from butterbase.ai.http.problems import encode_error, status_of
 from butterbase.ai.tools.agent import Agent
 from butterbase.ai.wire.protocols import WireName
 from butterbase.sql.claims import Claims

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from butterbase.ai import relay
+from butterbase.ai.calls import relay
 from butterbase.ai.money import journal
 from butterbase.ai.seams import Seams
 from butterbase.ai.settings import AiSettings
@@ -263,8 +263,8 @@ async def test_a_cache_that_fails_takes_no_event_along(
     def fail(*_: object) -> None:
         raise IndexError
 
-    monkeypatch.setattr("butterbase.ai.gateway.read_stream", fail)
-    monkeypatch.setattr("butterbase.ai.gateway.read_answer", fail)
+    monkeypatch.setattr("butterbase.ai.calls.gateway.read_stream", fail)
+    monkeypatch.setattr("butterbase.ai.calls.gateway.read_answer", fail)
     upstream.script = script
     response = await broken.chat(**fields)
     assert "ai_internal_error" not in response.text

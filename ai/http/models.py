@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from butterbase.ai.config import AppConfig
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.config.configs import AppConfig
 from butterbase.ai.errors import (
     AiError,
     ModelUnknownError,
@@ -16,7 +17,6 @@ from butterbase.ai.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from butterbase.ai.gateway import Gateway
 from butterbase.ai.routing.resolution import Provider
 from butterbase.ai.wire.failures import decode_error
 from butterbase.ai.wire.listings import LISTING_PATHS, Model, decode_listing, encode_listing

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from butterbase.ai.asked import Asked
-from butterbase.ai.call import Call
-from butterbase.ai.charging import Tariff
-from butterbase.ai.counting import estimate, read_answer, read_stream
-from butterbase.ai.reading import Whole
+from butterbase.ai.calls.asked import Asked
+from butterbase.ai.calls.call import Call
+from butterbase.ai.metering.charging import Tariff
+from butterbase.ai.metering.counting import estimate, read_answer, read_stream
+from butterbase.ai.providers.reading import Whole
 from butterbase.ai.wire.form import ChatAnswer, Usage
 from butterbase.ai.wire.usage import add
 

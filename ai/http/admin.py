@@ -1,4 +1,4 @@
-"""The AI gateway's configuration and usage over HTTP; its calls are ai/endpoint.py's.
+"""The AI gateway's configuration and usage over HTTP; its calls are ai/http/endpoint.py's.
 
 The api's middleware has verified the caller and set `req.context`: `app_id`, `claims` and
 `request_id`. Errors have OpenAI's form on all of these paths.
@@ -17,8 +17,7 @@ from falcon.asgi import Request, Response
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from butterbase.ai.body import decode_json, read_body
-from butterbase.ai.config import AiConfigChange, AiConfigs
+from butterbase.ai.config.configs import AiConfigChange, AiConfigs
 from butterbase.ai.errors import (
     AiConfigError,
     AiRequestError,
@@ -26,7 +25,8 @@ from butterbase.ai.errors import (
     AnonymousAiDeniedError,
     ClientLeftError,
 )
-from butterbase.ai.problems import render_error
+from butterbase.ai.http.body import decode_json, read_body
+from butterbase.ai.http.problems import render_error
 from butterbase.projections.usage_report import UsageGrouping, usage_report
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE, Claims
 from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError

@@ -6,9 +6,9 @@ bound: it stands for what was used, and not for what might have been.
 
 from collections.abc import Iterable, Sequence
 
-from butterbase.ai.asked import Asked, Endpoint
+from butterbase.ai.calls.asked import Asked, Endpoint
 from butterbase.ai.errors import AiError
-from butterbase.ai.exchange import decode_whole
+from butterbase.ai.providers.exchange import decode_whole
 from butterbase.ai.wire.assembly import Assembly
 from butterbase.ai.wire.form import (
     ChatAnswer,

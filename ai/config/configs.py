@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from butterbase.ai.config_changes import LEFT_OUT, AiConfig, AiConfigChange
-from butterbase.ai.config_rows import ConfigRow, ProviderRow, key_hint
+from butterbase.ai.config.changes import LEFT_OUT, AiConfig, AiConfigChange
+from butterbase.ai.config.rows import ConfigRow, ProviderRow, key_hint
 from butterbase.ai.contents.rules import ContentRules
 from butterbase.ai.errors import AiConfigError
 from butterbase.ai.money.config import (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from butterbase.ai.errors import EventTooLongError
-from butterbase.ai.sse import Event, EventStreamDecoder, encode_event
+from butterbase.ai.wire.sse import Event, EventStreamDecoder, encode_event
 
 
 def decode(*chunks: bytes) -> list[Event]:
