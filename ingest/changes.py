@@ -179,9 +179,11 @@ class Commit(Struct, frozen=True):
 
     @property
     def has_ddl(self) -> bool:
-        """Whether the commit changed the schema."""
-        if isinstance(self.changes, LoggedChanges) and not self.changes.may_have_ddl:
-            return False
+        """Whether the commit changed the schema, or would have but for an undone savepoint. Costs
+        next to nothing.
+        """
+        if isinstance(self.changes, LoggedChanges):
+            return self.changes.may_have_ddl
         return any(map(is_ddl, self.changes))
 
     def changes_of(self, *tables: QualifiedName) -> Iterator[Change]:

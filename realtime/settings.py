@@ -63,8 +63,12 @@ class RealtimeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a join waits for the log's reader before it is refused."""
     queued_change_count_max: int = 100_000
     """Changes that wait for policies; at the limit the app's subscribers are closed with 1013."""
+    queued_bytes_max: int = 64 * 1024**2
+    """The same in bytes, as the log has them; what lies in a file does not count."""
     batch_change_count_max: int = 500
     """Changes judged by one statement."""
+    batch_bytes_max: int = 8 * 1024**2
+    """Of values: a batch that has as much takes no more changes."""
     statement_count_max: int = 8
     """Statements under way at a time for one app's policies."""
     policy_pause_s: float = 30.0

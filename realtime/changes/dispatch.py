@@ -1,8 +1,8 @@
 """Commits → messages for those in some halls: batches of changes, matched, judged and sent.
 
 The subscribers of one Dispatcher all stand at the same place of the log: live ones at its end, and
-those who came back somewhere before it (catch_up.py). A DDL announcement takes effect between the
-changes it stands between.
+those who came back somewhere before it (catch_up.py). A commit that changes the schema is judged
+by what it comes to: its rows and its policies become visible at once.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from butterbase.ingest.changes import Commit, is_ddl
+from butterbase.ingest.changes import Commit
 from butterbase.realtime.changes.access import Access, Catalog
 from butterbase.realtime.changes.comparing import Comparer, Job
 from butterbase.realtime.changes.conditions import Comparison, Told
@@ -54,14 +54,14 @@ class Dispatcher:
         on_sent: Callable[[Entry], None] | None = None,
         batch_bytes_max: int | None = None,
     ) -> None:
-        """`on_sent` is called after each batch, with its last change. Beyond `batch_bytes_max` of
-        values a batch takes no more.
+        """`on_sent` is called after each batch, with its last change. `batch_bytes_max` is another
+        than that of the settings.
         """
         self.halls = halls
         self._judges = judges
         self._settings = judges.settings
         self._on_sent = on_sent
-        self._batch_bytes_max = batch_bytes_max
+        self._batch_bytes_max = batch_bytes_max or judges.settings.batch_bytes_max
 
     def forget(self) -> None:
         """What was read of the schema is read anew."""
@@ -76,6 +76,11 @@ class Dispatcher:
             if not self._concerns(commit):
                 await self._give_way()
                 continue
+            if commit.has_ddl:
+                await self._send_batch(batch)
+                batch, value_bytes = [], 0
+                # What is read from here on has it: the catalog waits until it is visible.
+                self.forget()
             timestamp = format_timestamp(commit.at).encode()
             for ordinal, change in enumerate(commit.changes, 1):
                 if ordinal % _PASSED_COUNT == 0:  # of a large commit perhaps nothing is sent
@@ -90,25 +95,15 @@ class Dispatcher:
                     if not hall.is_empty:
                         entry = _entry(commit, ordinal, timestamp, row, hall)
                         batch.append(entry)
-                        value_bytes += self._bytes_of(entry)
-                is_announcement = is_ddl(change)
-                if is_announcement or self._is_enough(len(batch), value_bytes):
+                        value_bytes += sum(map(len, filter(None, entry.image.values())))
+                if self._is_enough(len(batch), value_bytes):
                     await self._send_batch(batch)
                     batch, value_bytes = [], 0
-                if is_announcement:
-                    self.forget()
         await self._send_batch(batch)
 
-    def _bytes_of(self, entry: Entry) -> int:
-        """Of its values, where that is limited."""
-        if self._batch_bytes_max is None:
-            return 0
-        return sum(len(value) for value in entry.image.values() if value)
-
     def _is_enough(self, count: int, value_bytes: int) -> bool:
-        bytes_max = self._batch_bytes_max
-        return count >= self._settings.batch_change_count_max or (
-            bytes_max is not None and value_bytes > bytes_max
+        return (
+            count >= self._settings.batch_change_count_max or value_bytes >= self._batch_bytes_max
         )
 
     def _concerns(self, commit: Commit) -> bool:

@@ -3,8 +3,8 @@
     deliver → window → queue → dispatcher: batches of changes → match → judge → encode once → write
                  └─ catch_up: the same for those who came back, until they are where the others are
 
-A subscriber's messages keep the order of commits and, in a commit, of changes. A DDL announcement
-takes effect between the changes it stands between.
+A subscriber's messages keep the order of commits and, in a commit, of changes. DDL takes effect
+between commits: its own is judged by what it comes to.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ class Hub:
         self._dispatcher = Dispatcher(self._judges, self._halls)
         self._queue: deque[Commit] = deque()
         self._queued_change_count = 0
+        self._queued_bytes = 0
         self._has_work = asyncio.Event()
         self._past = CommonPast()
         """Of those who are live."""
@@ -224,12 +225,16 @@ class Hub:
                 self._dispatcher.forget()
             return
         count = self._queued_change_count + len(commit.changes)
-        if self._queue and count > self._settings.queued_change_count_max:
+        size_bytes = self._queued_bytes + commit.held_bytes
+        if self._queue and (
+            count > self._settings.queued_change_count_max
+            or size_bytes > self._settings.queued_bytes_max
+        ):
             logger.error("realtime is %d changes behind: subscribers are closed", count)
             self._give_up(Closing.OVERLOADED)
             return
         self._queue.append(commit)
-        self._queued_change_count = count
+        self._queued_change_count, self._queued_bytes = count, size_bytes
         self._has_work.set()
 
     def _is_awaited(self, commit: Commit) -> bool:
@@ -282,13 +287,14 @@ class Hub:
         while self._queue:
             commit = self._queue.popleft()
             self._queued_change_count -= len(commit.changes)
+            self._queued_bytes -= commit.held_bytes
             self._begun = commit.lsn
             yield commit
 
     def _give_up(self, code: Closing) -> None:
         """Close those who are live."""
         self._queue.clear()
-        self._queued_change_count = 0
+        self._queued_change_count = self._queued_bytes = 0
         self._begun = self._window.tail
         self._dispatcher.forget()  # an announcement may have been among what was dropped
         for subscriber in self._halls.subscribers():

@@ -47,6 +47,8 @@ class Prepare(Struct, frozen=True):
     requests: tuple[ChangeRequest, ...]
     since: Position | None = None
     """Where to go on; None: with changes to come."""
+    epoch: int = 0
+    """As in Admit."""
 
 
 class Subscribe(Struct, frozen=True):

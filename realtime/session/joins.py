@@ -173,7 +173,7 @@ def _first_question(channel: Channel, settings: RealtimeSettings) -> list[Effect
 
 def _prepare(channel: Channel, settings: RealtimeSettings) -> Prepare:
     requests, _ = _parse(channel.entries, settings)
-    return Prepare(channel.key, channel.ref, channel.claims, requests, channel.since)
+    return Prepare(channel.key, channel.ref, channel.claims, requests, channel.since, channel.epoch)
 
 
 # The answers
@@ -237,11 +237,16 @@ def _reason_of(error: ButterbaseError, channel: Channel) -> str:
             return f"UnableToConnectToProject: {error.public_message}"
 
 
-def on_prepared(session: Session, key: int, prepared: Prepared) -> Step:
+def on_prepared(
+    session: Session, key: int, epoch: int, prepared: Prepared, settings: RealtimeSettings
+) -> Step:
     """Subscribe, then say so. Nothing happens when the channel was left meanwhile."""
     channel = by_key(session, key)
     if channel is None or channel.is_joined:  # asked twice, for the sake of a new token
         return session, []
+    if channel.epoch != epoch:
+        # What was said is said of another caller. Into a private channel it is admitted first.
+        return session, [] if channel.config.is_private else [_prepare(channel, settings)]
     entries = [
         {**entry, "id": id_}
         for entry, id_ in zip(channel.entries, number(channel.entries), strict=True)

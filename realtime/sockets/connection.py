@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final, cast
+from typing import cast
 
 from websockets.datastructures import MultipleValuesError
 from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame, Opcode
@@ -40,15 +40,12 @@ from butterbase.realtime.sockets.handshake import (
     answer_to_unreadable,
     read_handshake,
 )
-from butterbase.realtime.sockets.open_sockets import REASONS, Apps, Connections
+from butterbase.realtime.sockets.open_sockets import CORKED_BYTES_MAX, REASONS, Apps, Connections
 from butterbase.realtime.sockets.performer import AppRealtime as AppRealtime
 from butterbase.realtime.sockets.performer import Performer
 from butterbase.sql.errors import ButterbaseError
 
 logger = logging.getLogger(__name__)
-
-CORKED_BYTES_MAX: Final = 64 * 1024
-"""Of frames that wait to be written together."""
 
 
 class Connection(asyncio.Protocol):

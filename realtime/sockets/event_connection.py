@@ -18,7 +18,7 @@ from butterbase.realtime.session.channels import expired, is_expired
 from butterbase.realtime.session.protocol import Closing
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.realtime.sockets import event_stream as wire
-from butterbase.realtime.sockets.open_sockets import REASONS, Apps, Connections
+from butterbase.realtime.sockets.open_sockets import CORKED_BYTES_MAX, REASONS, Apps, Connections
 from butterbase.realtime.sockets.performer import AppRealtime
 from butterbase.realtime.window.position import parse_position
 from butterbase.sql.errors import ButterbaseError, InvalidTokenError
@@ -95,6 +95,8 @@ class EventConnection(asyncio.Protocol):
             self._connections.cork(self)
         self._corked.append(message)
         self._corked_bytes += len(message)
+        if self._corked_bytes > CORKED_BYTES_MAX:
+            self.uncork()
 
     def uncork(self) -> None:
         """Write what was sent in this turn of the event loop."""

@@ -42,6 +42,7 @@ _FIELD: Final = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<val
 _FIELD_COUNT_MAX: Final = 100
 _ENTRY: Final = ("event", "schema", "table", "filter")
 _PUBLIC_KEY_PREFIX: Final = "sb_"
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 _STATUSES: Final[dict[type, int]] = {
     **HANDSHAKE_STATUS,
@@ -154,7 +155,9 @@ def opening(position: str) -> bytes:
 
 
 def event(kind: str, position: bytes, data: bytes) -> bytes:
-    """`data` is JSON, and so has no line breaks."""
+    """`data` is JSON, in which line breaks are blanks: values of type json keep theirs."""
+    if b"\n" in data or b"\r" in data:
+        data = data.translate(_BLANKS)
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (position, kind.encode(), data)
 
 

@@ -11,6 +11,9 @@ from butterbase.realtime.sockets.performer import AppRealtime
 Apps = Callable[[str], AppRealtime | None]
 """The app of an id; None where there is none."""
 
+CORKED_BYTES_MAX: Final = 64 * 1024
+"""Of what waits to be written together to a socket."""
+
 REASONS: Final[dict[Closing, str]] = {
     Closing.IDLE: "no heartbeat",
     Closing.RESTART: "the server restarts",

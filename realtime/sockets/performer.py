@@ -6,6 +6,7 @@ it, which end with it.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, assert_never
 
@@ -61,7 +62,7 @@ class Performer:
         self._is_full = is_full
         self._tasks: dict[int, set[asyncio.Task[None]]] = {}
         self._admissions: dict[int, asyncio.Task[None]] = {}
-        self._checks: set[asyncio.Task[None]] = set()
+        self._checks: dict[Subscriber, asyncio.Task[None]] = {}
         self._subscribers: dict[int, Subscriber] = {}
         self._members: dict[int, Member] = {}
 
@@ -101,8 +102,6 @@ class Performer:
                 assert_never(effect)
 
     def drop_all(self) -> None:
-        for check in self._checks:
-            check.cancel()
         for key in {*self._tasks, *self._subscribers, *self._members}:
             self._drop(key)
 
@@ -129,6 +128,7 @@ class Performer:
                 task.cancel()
         subscriber = self._subscribers.pop(key, None)
         if subscriber is not None:
+            self._give_up_check(subscriber)
             self._app.hub.unregister(subscriber)
         member = self._members.pop(key, None)
         if member is not None:
@@ -137,14 +137,16 @@ class Performer:
     # Changes
 
     async def _prepare(self, effect: core.Prepare) -> None:
-        key = effect.key
+        key, epoch = effect.key, effect.epoch
         try:
             prepared = await self._app.hub.prepare(effect.claims, effect.requests, effect.since)
         except ButterbaseError as error:
             refusal = error
             self._step(lambda session: core.on_refused(session, key, refusal))
         else:
-            self._step(lambda session: core.on_prepared(session, key, prepared))
+            self._step(
+                lambda session: core.on_prepared(session, key, epoch, prepared, self._settings)
+            )
 
     def _subscribe(self, effect: core.Subscribe) -> None:
         subscriber = self._subscribers[effect.key] = Subscriber(
@@ -170,20 +172,32 @@ class Performer:
         self._send(websocket_frame(encode(reply, self._version)))
 
     def _reauthorize(self, subscriber: Subscriber, claims: Claims) -> None:
-        is_known = claims.session_id == subscriber.claims.session_id
-        subscriber.claims = claims
-        if not is_known:
-            task = asyncio.get_running_loop().create_task(self._check(claims))
-            self._checks.add(task)
-            task.add_done_callback(self._checks.discard)
+        """Of another session nothing is sent before it is known to last."""
+        self._give_up_check(subscriber)
+        if claims.session_id in (None, subscriber.claims.session_id):
+            subscriber.claims = claims
+        else:
+            check = asyncio.get_running_loop().create_task(self._check(subscriber, claims))
+            self._checks[subscriber] = check
 
-    async def _check(self, claims: Claims) -> None:
+    def _give_up_check(self, subscriber: Subscriber) -> None:
+        check = self._checks.pop(subscriber, None)
+        if check is not None and check is not asyncio.current_task():
+            check.cancel()
+
+    async def _check(self, subscriber: Subscriber, claims: Claims) -> None:
         try:
             await self._app.hub.check(claims)
         except SessionEndedError:
             self._close(Closing.SESSION_ENDED)
         except ButterbaseError:  # whoever cannot be asked about is not let in
             self._close(Closing.FAILED)
+        else:
+            del self._checks[subscriber]
+            if core.is_expired(subscriber.claims, time.time()):
+                self._close(Closing.FAILED)  # what came meanwhile was not sent
+            else:
+                subscriber.claims = claims
 
     # Rooms
 
@@ -225,6 +239,8 @@ class Performer:
     async def _admit(self, effect: core.Admit) -> None:
         key, epoch = effect.key, effect.epoch
         try:
+            if epoch:  # when it joins, its session is asked about with its changes
+                await self._app.hub.check(effect.claims)
             admission = await self._app.rooms.admit(effect.claims, effect.subtopic, effect.replay)
         except ButterbaseError as error:
             refusal = error

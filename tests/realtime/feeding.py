@@ -82,8 +82,11 @@ class Socket:
         if config.get("private"):
             self.admitted()
         (key,) = [e.key for e in self.effects if isinstance(e, Prepare)]
-        self.take(core.on_prepared(self.session, key, PREPARED))
+        self.prepared(key)
         return self
+
+    def prepared(self, key: int = 1, epoch: int = 0) -> list[Effect]:
+        return self.take(core.on_prepared(self.session, key, epoch, PREPARED, self.settings))
 
     def admitted(self, permissions: Permissions = READABLE, key: int = 1) -> list[Effect]:
         epoch = self.session.channels[TOPIC].epoch

@@ -1,5 +1,6 @@
 """Sockets live no longer than the sessions of their tokens, which the tokens themselves may."""
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from butterbase.realtime.session.protocol import Closing
-from tests.realtime.streaming import ALICE, Phoenix, Stream, user_claims
+from butterbase.sql.claims import Claims
+from tests.realtime.streaming import (
+    ALICE,
+    BOB,
+    DEADLINE_S,
+    Phoenix,
+    Stream,
+    eventually,
+    user_claims,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,6 +71,11 @@ async def closing_of(client: Phoenix) -> int:
         return 0 if closed.rcvd is None else closed.rcvd.code
 
 
+def sessions_of(stream: Stream) -> set[str | None]:
+    """Those by which somebody listens."""
+    return {subscriber.claims.session_id for subscriber in stream.hub._joined}
+
+
 async def test_the_end_of_a_session_closes_its_sockets_and_no_others(
     stream: Stream, start: Callable[[], Session]
 ) -> None:
@@ -109,6 +124,49 @@ async def test_a_channel_is_not_carried_on_by_the_token_of_an_ended_session(
         assert await closing_of(client) == Closing.SESSION_ENDED
 
 
+async def test_the_token_of_an_ended_session_is_not_let_in_behind_a_join(
+    stream: Stream, start: Callable[[], Session]
+) -> None:
+    stream.execute(NOTES)
+    ended = start()
+    ended.end()
+    stream.hub._sessions._ended.clear()  # it ended long ago
+    async with stream.client() as client:
+        payload = {"config": {"postgres_changes": [ANY_NOTE]}}
+        await client.send("realtime:room", "phx_join", payload)
+        await client.send("realtime:room", "access_token", {"access_token": ended.token}, "2")
+        reply = (await client.receive())["payload"]
+    assert reply["response"]["reason"] == "InvalidJWTToken: The session has ended."
+
+
+async def test_nothing_is_sent_by_a_token_before_its_session_is_known_to_last(
+    stream: Stream, start: Callable[[], Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.execute(NOTES + "alter policy all_of_it on notes using (auth.uid() is not null)")
+    session = start()
+    asked, answered = asyncio.Event(), asyncio.Event()
+    check = stream.hub.check
+
+    async def slow_check(claims: Claims) -> None:
+        asked.set()
+        await answered.wait()
+        await check(claims)
+
+    monkeypatch.setattr(stream.hub, "check", slow_check)
+    async with stream.client() as client, stream.client(stream.keys.user(BOB)) as witness:
+        for each in (client, witness):
+            await each.subscribe("realtime:room", ANY_NOTE)
+        token = {"access_token": session.token}
+        await client.send("realtime:room", "access_token", token, "2", "1")
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        stream.execute("insert into notes (body) values ('early')")
+        assert (await witness.change())["record"]["body"] == "early"
+        answered.set()
+        await eventually(lambda: session.id in sessions_of(stream))
+        stream.execute("insert into notes (body) values ('late')")
+        assert (await client.change())["record"]["body"] == "late"
+
+
 async def test_a_channel_is_carried_on_by_the_token_of_another_session(
     stream: Stream, start: Callable[[], Session]
 ) -> None:
@@ -117,8 +175,7 @@ async def test_a_channel_is_carried_on_by_the_token_of_another_session(
     async with stream.client(first.token) as client:
         await client.subscribe("realtime:room", ANY_NOTE)
         await client.send("realtime:room", "access_token", {"access_token": second.token}, "2", "1")
-        await client.send("phoenix", "heartbeat", {}, "3")
-        await client.receive()
+        await eventually(lambda: second.id in sessions_of(stream))
         first.end()
         stream.execute("insert into notes (body) values ('carried on')")
         assert (await client.change())["record"]["body"] == "carried on"

@@ -15,6 +15,8 @@ Json: TypeAlias = Any
 _UNREADABLE: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _DIGIT_COUNT_MAX: Final = 300
 _BYTE_COUNT_MAX: Final = 1_000_000
+_DEPTH_MAX: Final = 100
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 
 
 class Number(Struct, frozen=True):
@@ -34,13 +36,27 @@ class Document(Struct, frozen=True):
 
 def parse_json(text: str) -> Document:
     """Raises UnanswerableError."""
-    if len(text) > _BYTE_COUNT_MAX or _UNREADABLE.search(text):
+    if len(text) > _BYTE_COUNT_MAX or _is_deep(text) or _UNREADABLE.search(text):
         raise UnanswerableError("JSON that is left to Postgres")
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise UnanswerableError("not JSON") from None
     return Document(value)
+
+
+def _is_deep(text: str) -> bool:
+    """Whether comparing or hashing the value might exceed Python's stack, wherever that is done.
+    Brackets in strings count as well.
+    """
+    if text.count("[") + text.count("{") <= _DEPTH_MAX:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > _DEPTH_MAX:
+            return True
+    return False
 
 
 def field(document: Document, key: str) -> Document | None:

@@ -313,3 +313,10 @@ def test_a_field_as_text(text: str, binary: str | None, verbatim: str | None) ->
     assert field_text(document, "k", is_binary=False) == verbatim
     assert field_text(document, "other", is_binary=True) is None
     assert field_text(Document([Number("1")]), "k", is_binary=True) is None
+
+
+@pytest.mark.parametrize("text", ["[" * 500 + "]" * 500, '{"k":' * 500 + "1" + "}" * 500])
+def test_deep_json_is_left_to_postgres(text: str) -> None:
+    with pytest.raises(UnanswerableError):
+        parse_json(text)
+    hash(parse_json(f"[{', '.join(['[{}]'] * 500)}]"))

@@ -1,7 +1,7 @@
 """The hub's promises under trouble: no gap that a subscriber cannot see."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,9 @@ from butterbase.ingest.changes import (
     Commit,
     Delete,
     Insert,
+    LoggedChanges,
     LogicalMessage,
+    QualifiedName,
     Relation,
     ReplicaIdentity,
 )
@@ -151,6 +153,14 @@ async def test_messages_keep_the_order_of_the_log() -> None:
         assert [ids for _, ids in b.policies.asked] == [["1", "2"], ["3", "4"], ["5", "6"]]
 
 
+async def test_a_batch_takes_no_more_values_than_are_bounded() -> None:
+    async with bench(batch_bytes_max=4) as b:
+        client = b.join()
+        await b.hub.deliver(commit(1, 10, 20, 30, 4000, 50))
+        assert await client.ids(5) == [10, 20, 30, 4000, 50]
+        assert [ids for _, ids in b.policies.asked] == [["10", "20"], ["30", "4000"], ["50"]]
+
+
 async def test_a_statement_serves_all_with_the_same_claims_and_one_frame_all_who_read_alike() -> (
     None
 ):
@@ -203,6 +213,51 @@ async def test_what_comes_again_after_a_restart_makes_nobody_wait_who_has_had_it
         assert await clients[1].ids(1) == [3]
         assert [client.closed for client in clients] == [[], []]
         assert len(b.policies.asked) <= 4
+
+
+class Large(LoggedChanges):
+    """Changes as the log tells them, of so many bytes."""
+
+    tables = frozenset({NOTES.qualified_name})
+    may_have_ddl = False
+
+    def __init__(self, held_bytes: int, changes: Sequence[Change]) -> None:
+        self._held_bytes = held_bytes
+        self._changes = changes
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._changes)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held_bytes
+
+    def of(self, tables: Collection[QualifiedName]) -> Iterator[Change]:
+        return iter(self._changes if NOTES.qualified_name in tables else ())
+
+
+async def test_waiting_changes_that_are_too_large_close_the_subscribers() -> None:
+    def large(lsn: int) -> Commit:
+        made = commit(lsn, lsn)
+        return msgspec.structs.replace(made, changes=Large(1000, tuple(made.changes)))
+
+    async with bench(queued_bytes_max=2500) as b:
+        client = b.join()
+        b.policies.is_open.clear()
+        await b.hub.deliver(large(1))
+        await asyncio.wait_for(b.policies.was_asked.wait(), DEADLINE_S)
+        for lsn in (2, 3):
+            await b.hub.deliver(large(lsn))
+        assert client.closed == []
+        await b.hub.deliver(large(4))
+        assert client.closed == [Closing.OVERLOADED]
+        b.policies.is_open.set()
+        again = b.join()
+        await b.hub.deliver(large(5))  # what was dropped does not count any more
+        assert await again.ids(1) == [5]
 
 
 async def test_too_many_waiting_changes_close_the_subscribers() -> None:
@@ -284,9 +339,10 @@ async def test_ddl_makes_the_hub_forget_what_it_read(
             b.hub._judges.catalog, "forget", lambda: asked_before.append(len(b.policies.asked))
         )
         client = b.join() if is_listening else None
-        await b.hub.deliver(commit(1, 1, LogicalMessage(DDL_PREFIX, b"ALTER TABLE"), 2))
+        await b.hub.deliver(commit(1, 1))
+        await b.hub.deliver(commit(2, 2, LogicalMessage(DDL_PREFIX, b"ALTER TABLE"), 3))
         if client is not None:
-            assert await client.ids(2) == [1, 2]
+            assert await client.ids(3) == [1, 2, 3]
         assert asked_before == [1 if is_listening else 0]
 
 
@@ -306,9 +362,11 @@ async def test_policies_apply_from_where_the_log_says_that_they_changed(
         monkeypatch.setattr(b.hub._judges.catalog, "forget", forget)
         client = b.join()
         ddl = LogicalMessage(DDL_PREFIX, b"ALTER POLICY")
-        await b.hub.deliver(commit(1, 1, ddl, 2, 3))
-        await b.hub.deliver(commit(2, 4, ddl, 5))
-        assert await client.ids(2) == [1, 5]
+        await b.hub.deliver(commit(1, 1))
+        await b.hub.deliver(commit(2, 2, ddl, 3))
+        await b.hub.deliver(commit(3, 4))
+        await b.hub.deliver(commit(4, 5, ddl, 6))
+        assert await client.ids(3) == [1, 5, 6]
         assert b.policies.asked == []
 
 

@@ -22,7 +22,6 @@ from butterbase.realtime.session.core import (
 from butterbase.sql.errors import DatabaseError, DatabaseUnavailableError
 from tests.realtime.feeding import (
     ANON,
-    PREPARED,
     READABLE,
     SETTINGS,
     TOKENS,
@@ -37,7 +36,7 @@ def test_a_private_channel_is_joined_once_it_may_be_read() -> None:
     socket = Socket()
     assert socket.join(private=True) == [Admit(1, 0, ANON, TOPIC, "room")]
     assert isinstance(socket.admitted()[0], Prepare)
-    socket.take(core.on_prepared(socket.session, 1, PREPARED))
+    socket.prepared()
     assert socket.effects[1] == Enter(1, TOPIC, True, True, False, True, "")
 
 
@@ -68,7 +67,7 @@ def test_who_may_read_presences_alone_hears_nothing() -> None:
     socket = Socket()
     socket.join(private=True, presence={"enabled": True})
     socket.admitted(Permissions(False, True))
-    socket.take(core.on_prepared(socket.session, 1, PREPARED))
+    socket.prepared()
     enter = socket.effects[1]
     assert isinstance(enter, Enter)
     assert (enter.hears, enter.sees) == (False, True)
@@ -199,7 +198,7 @@ def test_a_token_that_may_read_less_closes_the_channel(
     socket = Socket()
     socket.join(private=True, presence={"enabled": True})
     socket.admitted(Permissions(*before))
-    socket.take(core.on_prepared(socket.session, 1, PREPARED))
+    socket.prepared()
     new_token(socket)
     socket.admitted(Permissions(*after))
     ((status, text),) = socket.systems
@@ -229,8 +228,7 @@ def test_a_token_that_comes_during_the_join_is_the_one_that_counts() -> None:
     assert first == (socket.session, [])
     assert isinstance(socket.admitted()[0], Prepare)
     new_token(socket, "bob")
-    socket.take(core.on_prepared(socket.session, 1, PREPARED))  # of the former token
-    assert socket.is_joined
+    assert socket.prepared(epoch=1) == []  # of the former token
     socket.admitted(Permissions(False, False))
     assert not socket.is_joined
 

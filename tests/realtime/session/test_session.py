@@ -68,7 +68,7 @@ def prepared_for(effects: list[Effect]) -> tuple[Prepare, Prepared]:
 def joined(**more: Any) -> Session:
     session, effects = feed(new_session(), join(**more))
     prepare, prepared = prepared_for(effects)
-    session, _ = core.on_prepared(session, prepare.key, prepared)
+    session, _ = core.on_prepared(session, prepare.key, prepare.epoch, prepared, SETTINGS)
     return session
 
 
@@ -92,7 +92,7 @@ def test_a_channel_is_subscribed_before_the_client_is_told() -> None:
     session, effects = feed(new_session(), join())
     prepare, prepared = prepared_for(effects)
     assert effects == [prepare]
-    session, effects = core.on_prepared(session, prepare.key, prepared)
+    session, effects = core.on_prepared(session, prepare.key, prepare.epoch, prepared, SETTINGS)
     assert effects[0] == Subscribe(prepare.key, TOPIC, ANON, prepared)
     (_, reply), (_, system) = sent(effects)
     assert reply["response"]["postgres_changes"] == [{**CHANGES[0], "id": prepare.requests[0].id}]
@@ -109,7 +109,7 @@ def test_a_join_may_say_where_to_go_on() -> None:
     session, effects = feed(new_session(), join(changes=changes))
     prepare, prepared = prepared_for(effects)
     assert prepare.since == ChangePosition(LSN(0x16B3748), 3)
-    _, effects = core.on_prepared(session, prepare.key, prepared)
+    _, effects = core.on_prepared(session, prepare.key, prepare.epoch, prepared, SETTINGS)
     (_, reply), _ = sent(effects)
     assert reply["response"]["position"] == "0/7"
 
@@ -140,7 +140,7 @@ def test_a_join_from_too_long_ago_is_told_the_present_position() -> None:
 def test_a_join_without_changes_is_answered_with_an_empty_list() -> None:
     session, effects = feed(new_session(), join(changes=None))
     prepare, prepared = prepared_for(effects)
-    _, effects = core.on_prepared(session, prepare.key, prepared)
+    _, effects = core.on_prepared(session, prepare.key, prepare.epoch, prepared, SETTINGS)
     ok = {"status": "ok", "response": {"postgres_changes": []}}
     assert list(sent(effects)) == [("phx_reply", ok)]
 
@@ -206,8 +206,24 @@ def test_an_answer_for_a_channel_that_was_left_does_nothing() -> None:
     session, effects = feed(new_session(), join())
     prepare, prepared = prepared_for(effects)
     session, _ = feed(session, Frame(TOPIC, "phx_leave", {}, "2", "1"))
-    assert core.on_prepared(session, prepare.key, prepared) == (session, [])
+    assert core.on_prepared(session, prepare.key, prepare.epoch, prepared, SETTINGS) == (
+        session,
+        [],
+    )
     assert core.on_refused(session, prepare.key, LogNotReadyError()) == (session, [])
+
+
+def test_a_join_is_asked_about_anew_for_the_token_that_came_meanwhile() -> None:
+    session, effects = feed(new_session(), join())
+    first, prepared = prepared_for(effects)
+    token = Frame(TOPIC, "access_token", {"access_token": "alice"}, "2", "1")
+    session, _ = feed(session, token)
+    session, effects = core.on_prepared(session, first.key, first.epoch, prepared, SETTINGS)
+    (again,) = effects
+    assert isinstance(again, Prepare)
+    assert (again.claims, again.requests) == (TOKENS["alice"], first.requests)
+    _, effects = core.on_prepared(session, again.key, again.epoch, prepared, SETTINGS)
+    assert effects[0] == Subscribe(1, TOPIC, TOKENS["alice"], prepared)
 
 
 def test_a_join_that_cannot_be_true_now_is_an_error() -> None:

@@ -32,6 +32,16 @@ async def test_changes_are_events_with_their_position(stream: Stream, url: str) 
         assert data["position"] == events.last_id
 
 
+async def test_line_breaks_in_a_value_do_not_end_its_event(stream: Stream, url: str) -> None:
+    stream.execute(NOTES + "alter table notes add doc json")
+    doc = r"""E'{"a":\n\n1,\r\n\r"b": "\\n"}'"""
+    async with listening(url, stream.keys.role("service_role")) as events:
+        for _ in range(2):
+            stream.execute(f"insert into notes (doc) values ({doc})")  # noqa: S608
+            _, data = await events.next()
+            assert data["record"]["doc"] == {"a": 1, "b": "\n"}
+
+
 async def test_event_and_filter_and_select_are_as_in_a_join(stream: Stream, url: str) -> None:
     stream.execute(NOTES)
     asked = {"event": "UPDATE", "filter": "id=eq.2", "select": "body"}
@@ -129,7 +139,7 @@ async def test_who_calls_is_told_by_token_or_key_in_header_or_query(
 
 async def test_a_token_that_expires_ends_the_stream(stream: Stream, url: str) -> None:
     stream.execute(NOTES)
-    async with listening(url, stream.keys.user(ALICE, life_s=1)) as events:
+    async with listening(url, stream.keys.user(ALICE, life_s=3)) as events:
         assert await events.next() == (
             "closed",
             {"code": "expired", "message": "Token has expired 0 seconds ago"},
