@@ -214,7 +214,7 @@ async def test_a_new_token_changes_what_is_seen(stream: Stream) -> None:
 async def test_a_channel_ends_with_its_token(stream: Stream) -> None:
     stream.execute(NOTES)
     async with stream.client(stream.keys.user(BOB)) as client:
-        await client.subscribe("realtime:room", ANY_NOTE, token=stream.keys.user(ALICE, life_s=1))
+        await client.subscribe("realtime:room", ANY_NOTE, token=stream.keys.user(ALICE, life_s=4))
         system, close = await client.receive(), await client.receive()
     assert system["payload"]["status"] == "error"
     assert "Token has expired" in system["payload"]["message"]
