@@ -3,11 +3,12 @@
 import time
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from msgspec import Struct
 
 from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.calls.ids import new_id
 from butterbase.ai.http.problems import status_of
 from butterbase.ai.money.amounts import format_usd
 from butterbase.ai.money.journal import Settlement
@@ -42,7 +43,7 @@ class Caller(Struct, frozen=True):
 
 class Call:
     def __init__(self, caller: Caller, endpoint: Endpoint, *, step: int = 1) -> None:
-        self.id = uuid4()
+        self.id = new_id()
         self.caller = caller
         self.endpoint = endpoint
         self.step = step
