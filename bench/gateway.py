@@ -120,6 +120,8 @@ def load(
 
 def print_tables(metrics: dict[str, float]) -> None:
     for title, cells in (("whole answers", "whole"), ("streams of 50 chunks", "stream")):
+        if f"ours_{cells}_c1_rps" not in metrics:
+            continue
         print(f"\n{title}")
         print("           connections      rps   p50 ms   p99 ms   CPU ms")
         for cell in CELLS:
