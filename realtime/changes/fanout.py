@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
@@ -12,11 +11,14 @@ import msgspec
 from msgspec import Raw
 
 from butterbase.ingest.changes import Delete, Insert, Relation, ReplicaIdentity, Row, Update
+from butterbase.ingest.row_changes import format_timestamp
 from butterbase.ingest.values import RowEncoder, Types
 from butterbase.realtime.changes.access import Access
 from butterbase.realtime.changes.matching import RowChange, Select, current_row
 from butterbase.realtime.session.protocol import Message, Version, encode
 from butterbase.realtime.sockets.event_stream import EventStream
+
+__all__ = ["Form", "Layout", "encode_message", "envelope", "format_timestamp", "frame"]
 
 Form: TypeAlias = Version | EventStream
 
@@ -27,11 +29,6 @@ KEPT_BYTES_MAX: Final = 64
 """As JSON: a longer value is left out of a change that is too large. The primary key is not."""
 
 _TOO_LARGE: Final = b'["Error 413: Payload Too Large"]'
-
-
-def format_timestamp(at: datetime) -> str:
-    """UTC with milliseconds: `2025-11-03T09:32:55.000Z`."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 class Layout:
