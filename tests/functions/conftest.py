@@ -1,0 +1,3 @@
+from tests.api.conftest import api, cheap_passwords
+
+__all__ = ["api", "cheap_passwords"]

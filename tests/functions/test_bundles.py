@@ -1,0 +1,47 @@
+"""What the bundler makes runs in the process that it is made for."""
+
+import pytest
+
+from butterbase.api.functions.bundler import Bundle, Bundler
+from tests.functions.calling import call, json_of, request, running, thrown_by, version_of
+
+FORMS = {
+    "a function": "export default async function handler() { return Response.json([1]) }",
+    "an arrow": "export default () => Response.json([1])",
+    "an object": "export default { fetch: () => Response.json([1]) }",
+    "Deno.serve": "Deno.serve(() => Response.json([1]))",
+    "Deno.serve with options": "Deno.serve({ port: 8000 }, () => Response.json([1]))",
+    "a CommonJS module": "module.exports = () => Response.json([1])",
+    "top-level await": "const n = await 1\nexport default () => Response.json([n])",
+    "a node module": "import { Buffer } from 'node:buffer'\n"
+    "export default () => Response.json([Buffer.from([1])[0]])",
+    "an enum": "enum N { ONE = 1 }\nexport default () => Response.json([N.ONE])",
+}
+
+
+async def bundled(**files: str) -> Bundle:
+    named = {name.replace("__", "/") + ".ts": text for name, text in files.items()}
+    return await Bundler().bundle(named, "index.ts")
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_form_of_a_handler_is_run(form: str) -> None:
+    bundle = await bundled(index=FORMS[form])
+    async with running() as runtime:
+        assert json_of(await call(runtime, version_of(bundle.script.encode()))) == [1]
+
+
+@pytest.mark.parametrize("before", ["", "await 0;"])
+async def test_a_stack_names_lines_of_the_files_that_were_deployed(before: str) -> None:
+    bundle = await bundled(
+        index=f"{before}import {{ fail }} from './lib/fail.ts';\nexport default () => fail(1);",
+        lib__fail="\n\nexport function fail(n: number): never {\n  throw new Error('no ' + n);\n}",
+    )
+    version = version_of(bundle.script.encode(), source_map=bundle.source_map.encode())
+    async with running() as runtime:
+        completed = await call(runtime, version, request())
+    assert thrown_by(completed) == "Error: no 1"
+    failure = completed.outcome.failure
+    assert failure is not None
+    assert "lib/fail.ts:4:9" in (failure.stack or "")
+    assert "index.ts:2:" in (failure.stack or "")
