@@ -1,7 +1,7 @@
 """What a projection is: a reader of commits that keeps tables of its own."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from psycopg import AsyncConnection
 
@@ -43,4 +43,16 @@ class Projection(Protocol):
 
     async def rebuild(self, conn: AsyncConnection) -> None:
         """The same without trust in the rows that are there."""
+        ...
+
+
+@runtime_checkable
+class LogProjection(Projection, Protocol):
+    """One whose rows follow from the log alone, and cannot be had from tables.
+
+    It begins where its slot does, with every commit that the log tells.
+    """
+
+    async def note_gap(self, conn: AsyncConnection) -> None:
+        """A part of the log was lost, and with it what would have followed from it."""
         ...

@@ -13,8 +13,14 @@ from psycopg import AsyncConnection, IsolationLevel, sql
 from butterbase.ingest.lsn import LSN, ZERO
 from butterbase.ingest.slot import read_capture
 from butterbase.ingest.snapshots import Snapshot, parse_snapshot
-from butterbase.projections.checkpoint import locked_checkpoint, read_checkpoint, renew_checkpoint
-from butterbase.projections.projection import Projection
+from butterbase.projections.checkpoint import (
+    advance_checkpoint,
+    lock_checkpoint,
+    locked_checkpoint,
+    read_checkpoint,
+    renew_checkpoint,
+)
+from butterbase.projections.projection import LogProjection, Projection
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,9 @@ async def resync(conn: AsyncConnection, projection: Projection, slot: str) -> bo
     capture = await read_capture(conn, slot)
     if capture is None or await read_checkpoint(conn, projection.name) >= capture.lsn:
         return False
+    if isinstance(projection, LogProjection):
+        await _begin(conn, projection, slot, capture.lsn)
+        return True
     # The new slot tells nothing of what was committed before it. All of that must be visible.
     await _wait_for_others(conn)
     logger.info(
@@ -42,6 +51,16 @@ async def resync(conn: AsyncConnection, projection: Projection, slot: str) -> bo
     )
     await _renew(conn, projection, projection.resync, capture.lsn)
     return True
+
+
+async def _begin(conn: AsyncConnection, projection: LogProjection, slot: str, lsn: LSN) -> None:
+    """At the slot's beginning: no commit that the log tells is passed over."""
+    async with conn.transaction():
+        checkpoint = await lock_checkpoint(conn, projection.name, slot)
+        if checkpoint.lsn != ZERO:
+            logger.warning("projection %s: a part of the log was lost", projection.name)
+            await projection.note_gap(conn)
+        await advance_checkpoint(conn, projection.name, lsn)
 
 
 async def _renew(
