@@ -54,6 +54,11 @@ from butterbase.api.broadcast.errors import BroadcastError
 from butterbase.api.callers import RequestIds
 from butterbase.api.dashboard import resource as dashboard
 from butterbase.api.dispatch import Dispatch
+from butterbase.api.functions import resource as functions_admin
+from butterbase.api.functions.client import FunctionsClient
+from butterbase.api.functions.endpoint import FunctionsEndpoint
+from butterbase.api.functions.gates import Gates
+from butterbase.api.functions.settings import FunctionsSettings
 from butterbase.api.health import LiveResource, ReadyResource
 from butterbase.api.keys import resource as keys
 from butterbase.api.metrics.resource import MetricsResource
@@ -94,8 +99,10 @@ class Lifespan:
         cache: AnswerCache,
         content_log: ContentLog,
         embedder: LazyEmbedder,
+        functions: FunctionsClient,
         telemetry: Telemetry | None,
     ) -> None:
+        self._functions = functions
         self._cluster = cluster
         self._apps = apps
         self._operators = operators
@@ -125,6 +132,7 @@ class Lifespan:
         ]
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
+        await self._functions.close()
         await self._agent.close()
         await self._gateway.close()
         await self._backend.close()
@@ -154,9 +162,14 @@ def create_app(
     *,
     models_dir: Path,
     realtime: RealtimeSettings | None = None,
+    functions: FunctionsSettings | None = None,
+    functions_path: Path | None = None,
     telemetry: Telemetry | None = None,
 ) -> Dispatch:
-    """`models_dir` keeps what local models need between starts. Raises SettingError."""
+    """`models_dir` keeps what local models need between starts, `functions_path` is the socket of
+    the process that runs functions. Raises SettingError.
+    """
+    realtime, functions = realtime or RealtimeSettings(), functions or FunctionsSettings()
     apps, passwords, request_ids = Apps(cluster, settings), Passwords(), RequestIds()
     operators = Operators(operators_runtime(cluster, settings, apps))
     control = _control_pool(cluster)
@@ -185,9 +198,12 @@ def create_app(
     backend = AppBackend(apps, operators, functions_url=settings.local_url)
     agent = Agent(gateway, backend, apps.control)
     providers = ProviderHttp(is_private_allowed=bool(settings.auth_private_urls))
+    functions_client = FunctionsClient(functions_path or Path("functions.sock"))
+    gates = Gates()
+    proxies = Proxies(settings.trusted_proxies)
     middleware: list[Any] = [
         falcon.CORSMiddleware(allow_origins="*", expose_headers="*"),
-        CallerMiddleware(apps, request_ids, operators, Proxies(settings.trusted_proxies)),
+        CallerMiddleware(apps, request_ids, operators, proxies),
         Lifespan(
             cluster,
             apps,
@@ -202,6 +218,7 @@ def create_app(
             cache,
             content_log,
             embedder,
+            functions_client,
             telemetry,
         ),
     ]
@@ -214,9 +231,7 @@ def create_app(
     app.add_route("/readyz", ReadyResource(apps, operators, settings))
     app.add_route("/metrics", MetricsResource(apps.control, settings))
     parts = AuthParts(passwords, OutgoingMails(), Exchange(providers, Discovery(providers)))
-    gate = broadcast.BroadcastGate(
-        operators, rate_max=settings.broadcasts_per_s, realtime=realtime or RealtimeSettings()
-    )
+    gate = broadcast.BroadcastGate(operators, rate_max=settings.broadcasts_per_s, realtime=realtime)
     # The first app is served at the root and, like every app, below its own prefix.
     for prefix in ("", APP_PREFIX):
         auth.add_routes(app, prefix, parts)
@@ -228,6 +243,10 @@ def create_app(
     contents.add_routes(app, kept_contents, prefix=APP_PREFIX)
     prompts.add_routes(app, templates, prefix=APP_PREFIX)
     rag.add_routes(app, embedder, prefix=APP_PREFIX)
+    workshop = functions_admin.Workshop(
+        cluster.master_key, functions_client, gates, functions, schemas=realtime.schemas
+    )
+    functions_admin.add_routes(app, APP_PREFIX, workshop)
     dashboard.add_routes(app)
     cors = Cors(exposed=(b"Butterbase-Position",))
     rest = RestEndpoint(
@@ -240,7 +259,16 @@ def create_app(
         status_of=status_of,
         agent=agent,
     )
-    return Dispatch(rest, app, models)
+    calls = FunctionsEndpoint(
+        apps,
+        functions_client,
+        gates,
+        request_ids,
+        url=settings.url,
+        operators=operators,
+        proxies=proxies,
+    )
+    return Dispatch(rest, app, models, calls)
 
 
 def _control_pool(cluster: Cluster) -> ControlPool:

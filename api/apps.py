@@ -199,6 +199,7 @@ def rest_settings(settings: ApiSettings) -> RestSettings:
         openapi_security_active=True,
         public_url=f"{settings.url}/rest/v1",
         tells_position=True,
+        once=("functions", "apply_once"),
     )
 
 

@@ -6,6 +6,7 @@ import secrets
 
 from butterbase.api.auth.tokens import ExpiredTokenError, Tokens
 from butterbase.api.errors import MissingKeyError
+from butterbase.api.keys.errors import InsufficientScopeError
 from butterbase.api.keys.key import Scope, is_key
 from butterbase.api.keys.keyring import Keyring
 from butterbase.api.operators.operators import Operators
@@ -43,9 +44,16 @@ async def verify_caller(
             claims = await keyring.verify(text, scope=scope, now_s=now_s)
         else:
             claims = await _verify_token(tokens, text, now_s, operators)
+            _check_scope(claims, scope)
     if claims is None:
         raise MissingKeyError
     return claims
+
+
+def _check_scope(claims: Claims, scope: Scope | None) -> None:
+    """Of a function's token. Raises InsufficientScopeError."""
+    if claims.scopes is not None and (scope is None or scope not in claims.scopes):
+        raise InsufficientScopeError("this cannot be done with the token of this function")
 
 
 async def _verify_token(
@@ -53,7 +61,7 @@ async def _verify_token(
 ) -> Claims:
     """The app's own first: they are many, and operators few."""
     try:
-        return tokens.verify(token, now_s=now_s)
+        return tokens.verify(token, now_s=now_s, is_scoped_allowed=True)
     except InvalidTokenError as error:
         if operators is None or isinstance(error, ExpiredTokenError):
             raise

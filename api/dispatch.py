@@ -1,5 +1,5 @@
-"""The front of the web edge: an application for the REST API, one for calls to models, and Falcon
-for everything else.
+"""The front of the web edge: an application for the REST API, one for calls to models, one for
+calls of functions, and Falcon for everything else.
 """
 
 import re
@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from butterbase.ai.http.departures import Receive
 from butterbase.ai.http.endpoint import AiEndpoint
+from butterbase.api.functions.endpoint import FunctionsEndpoint
 from butterbase.api.rest.endpoint import RestEndpoint, Scope, Send
 from butterbase.sql.apps import FIRST_APP
 
@@ -21,14 +22,23 @@ CALLS = re.compile(
     rb"/(chat/completions|ai/chat|responses|messages|embeddings|models(?:/.+)?)"
 )
 
+_FUNCTIONS = re.compile(
+    rb"(?:(?:/v1/(?P<app>[^/]+))?/functions/v1|/v1/(?P<own>[^/]+)/fn)/(?P<name>[^/]+)(?P<path>/.*)?"
+)
+
 
 class Dispatch:
     """The first app is served at the root and, like every app, below its own prefix."""
 
     def __init__(
-        self, rest: RestEndpoint, falcon: "Callable[..., Any]", ai: AiEndpoint | None = None
+        self,
+        rest: RestEndpoint,
+        falcon: "Callable[..., Any]",
+        ai: AiEndpoint | None = None,
+        functions: FunctionsEndpoint | None = None,
     ) -> None:
         self._rest = rest
+        self._functions = functions
         self._ai = ai
         self._falcon = falcon
 
@@ -51,6 +61,20 @@ class Dispatch:
             app_id, path = found.groups()
             text = unquote_to_bytes(path).decode("utf-8", "replace")
             await self._ai(scope, receive, send, app_id=_app_id(app_id), path=text)
+            return
+        if (
+            self._functions is not None
+            and scope["type"] == "http"
+            and (found := _FUNCTIONS.fullmatch(scope["raw_path"]))
+        ):
+            await self._functions(
+                scope,
+                receive,
+                send,
+                app_id=_app_id(found["app"] or found["own"]),
+                name=unquote_to_bytes(found["name"]).decode("utf-8", "replace"),
+                path=(found["path"] or b"").decode("latin-1"),
+            )
             return
         await self._falcon(scope, receive, send)
 

@@ -28,6 +28,16 @@ from butterbase.api.errors import (
     ReceiveTimeoutError,
     RequestError,
 )
+from butterbase.api.functions.errors import (
+    BundlerError,
+    FunctionAdminRequiredError,
+    FunctionGrantError,
+    FunctionSyntaxError,
+    FunctionTooLargeError,
+    InvocationNotRetryableError,
+)
+from butterbase.api.functions.runtime.errors import STATUS as FUNCTION_STATUS
+from butterbase.api.functions.runtime.wire import RelayedError
 from butterbase.api.keys.errors import InsufficientScopeError, KeyAdminRequiredError
 from butterbase.api.operators.errors import OperatorFactorError
 from butterbase.api.rest.errors import RestError
@@ -72,7 +82,13 @@ _STATUS: dict[type, int] = {
     DatabaseUnavailableError: 503,
     AcquisitionTimeoutError: 504,
     SpoolFullError: 503,
+    FunctionTooLargeError: 413,
+    FunctionAdminRequiredError: 403,
+    FunctionGrantError: 403,
+    InvocationNotRetryableError: 409,
+    BundlerError: 503,
     ButterbaseError: 500,
+    **FUNCTION_STATUS,
 }
 
 # SQLSTATE, whole or by its class, → status; the longest prefix decides. PostgREST's table.
@@ -154,7 +170,7 @@ def status_of(error: ButterbaseError, *, is_anonymous: bool = True) -> int:
     """The HTTP status. What anon may not do is 401, since signing in may help."""
     if isinstance(error, DatabaseError):
         return _status_of_sqlstate(error, is_anonymous=is_anonymous)
-    if isinstance(error, RestError):
+    if isinstance(error, RestError | RelayedError):
         return error.status
     return nearest(_STATUS, type(error))
 
@@ -176,7 +192,7 @@ def _status_of_sqlstate(error: DatabaseError, *, is_anonymous: bool) -> int:
 def problem_of(error: ButterbaseError) -> Problem:
     if isinstance(error, DatabaseError):
         return Problem(error.sqlstate, error.message, error.detail, error.hint)
-    details = error.details if isinstance(error, RestError) else None
+    details = error.details if isinstance(error, RestError | FunctionSyntaxError) else None
     return Problem(error.code, error.public_message, details, error.hint)
 
 

@@ -24,6 +24,10 @@ class Claims(Struct, frozen=True):
     session_id: str | None = None
     key_id: str | None = None
     """The app key's id, when it is one that calls."""
+    scopes: frozenset[str] | None = None
+    """What an app key or a function's token may be used for; None: all that the role may."""
+    function: str | None = None
+    """The function's name, when it calls with its own token."""
 
 
 def claims_for_role(role: str) -> Claims:

@@ -21,6 +21,7 @@ COLUMNS = (
     ("auth", "flow_state", "provider_token_sealed"),
     ("auth", "flow_state", "provider_refresh_token_sealed"),
     ("auth", "mail_outbox", "sealed"),
+    ("functions", "variables", "value_sealed"),
 )
 DOCUMENTS = (("auth", "settings", "config"),)
 """JSON, whose texts may be sealed secrets in base64."""

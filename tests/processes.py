@@ -21,7 +21,9 @@ def start(
     for name, value in settings.items():
         environment[f"BUTTERBASE_{name.upper()}"] = str(value)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "butterbase.cli", command], env=environment, cwd=directory
+        [sys.executable, "-P", "-m", "butterbase.cli", *command.split()],
+        env=environment,
+        cwd=directory,
     )
 
 

@@ -32,6 +32,10 @@ LEEWAY_S = 10
 
 TOKEN_BYTES_MAX = 16_384
 
+SCOPES_CLAIM = "butterbase_scopes"
+FUNCTION_CLAIM = "butterbase_function"
+"""Of the tokens that functions are given: what for, and whose they are."""
+
 EPOCHS_AHEAD_MAX = 32
 """So many rotations on demand may have happened that this process has not heard of."""
 
@@ -96,8 +100,12 @@ class Tokens:
         is_used, self._is_used = self._is_used, False
         return is_used
 
-    def verify(self, token: str, *, now_s: float) -> Claims:
-        """Who the token speaks for. Raises InvalidTokenError, ExpiredTokenError."""
+    def verify(self, token: str, *, now_s: float, is_scoped_allowed: bool = False) -> Claims:
+        """Who the token speaks for. One that is for some things only is for those who say that
+        they look at its scopes.
+
+        Raises InvalidTokenError, ExpiredTokenError.
+        """
         self._is_used = True
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         claims = self._cache.get(digest)
@@ -107,6 +115,8 @@ class Tokens:
         if claims.expires_at is not None and claims.expires_at + LEEWAY_S <= now_s:
             self._cache.pop(digest, None)
             raise ExpiredTokenError
+        if claims.scopes is not None and not is_scoped_allowed:
+            raise InvalidTokenError("the token is not for this")
         return claims
 
     def sign(self, subject: TokenSubject, *, now_s: int, life_s: int) -> str:
@@ -237,10 +247,19 @@ def _claims(payload: dict[str, Any]) -> Claims:
         raise InvalidTokenError("the token's role is none of anon, authenticated, service_role")
     expires_at, subject = payload.get("exp"), payload.get("sub")
     session_id = payload.get("session_id")
+    scopes, function = payload.get(SCOPES_CLAIM), payload.get(FUNCTION_CLAIM)
+    if scopes is not None and not _is_texts(scopes):
+        raise InvalidTokenError("the token's scopes are none")
     return Claims(
         role=role,
         json=msgspec.json.encode(payload).decode(),
         subject=subject if isinstance(subject, str) else None,
         expires_at=None if expires_at is None else int(expires_at),
         session_id=session_id if isinstance(session_id, str) else None,
+        scopes=None if scopes is None else frozenset(scopes),
+        function=function if isinstance(function, str) else None,
     )
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

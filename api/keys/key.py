@@ -23,7 +23,7 @@ class Scope(StrEnum):
     AI = "ai"
     """Models, embeddings and document collections."""
     FUNCTIONS = "functions"
-    """Invoking functions."""
+    """Deploying and invoking functions."""
     ADMIN = "admin"
     """Users and sessions, the app's configuration and its keys."""
 
@@ -43,6 +43,7 @@ _SCOPES = {
     "/embeddings": Scope.AI,
     "/models": Scope.AI,
     "/rag/": Scope.AI,
+    "/functions": Scope.FUNCTIONS,
 }
 
 

@@ -71,14 +71,16 @@ class Keyring:
             raise InvalidTokenError("the key is not valid, or was revoked")
         key_id, scopes, expires_at = (value or b"" for value in result.rows()[0])
         payload = {"role": SERVICE_ROLE, "key_id": key_id.decode()}
+        opens = _SCOPES.decode(scopes)
         known = self._known[digest] = _Known(
             Claims(
                 role=SERVICE_ROLE,
                 json=msgspec.json.encode(payload).decode(),
                 expires_at=int(float(expires_at)),
                 key_id=key_id.decode(),
+                scopes=opens,
             ),
-            _SCOPES.decode(scopes),
+            opens,
             float(expires_at),
             now_s,
         )

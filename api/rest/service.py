@@ -44,6 +44,9 @@ from butterbase.sql.claims import Claims
 from butterbase.sql.pipeline import Executor, Isolation, Result, Statement
 from butterbase.sql.relations.model import SchemaCache
 
+IDEMPOTENCY_KEY = "butterbase-idempotency-key"
+"""The header of a write that is to happen once."""
+
 _ISOLATIONS: dict[str, Isolation] = {level: level for level in get_args(Isolation)}
 
 
@@ -60,8 +63,6 @@ class RestService:
         self._executor = executor
         self._holder = holder
         self._plans = Plans()
-        # Role and settings, and the pre-request function.
-        self._before = 1 if settings.pre_request is None else 2
         self._search_paths = {
             schema: _names(", ", (schema, *settings.extra_search_path))
             for schema in settings.schemas
@@ -164,13 +165,15 @@ class RestService:
         self, cache: SchemaCache, plan: Plan, incoming: Incoming, claims: Claims
     ) -> list[Result]:
         """The results of the main statement and, where there is one, of the planned count."""
-        before = self._before
+        statements = self._before(cache, plan, incoming, claims)
+        before = len(statements)
 
         def refuse(results: Sequence[Result]) -> None:
             check(plan, _outcome(plan, results[before]))
 
         results = await self._executor.run(
-            *self._statements(cache, plan, incoming, claims),
+            *statements,
+            *self._statements(plan, incoming),
             check=refuse if plan.is_checked else None,
             is_rolled_back=self._is_rolled_back(plan),
             isolation=_isolation(cache, plan, claims.role),
@@ -218,9 +221,10 @@ class RestService:
             found.append(Statement(b"select " + name + b"()"))
         return found
 
-    def _statements(
+    def _before(
         self, cache: SchemaCache, plan: Plan, incoming: Incoming, claims: Claims
     ) -> list[Statement]:
+        """What is run before the request itself."""
         found = self._opening(
             cache,
             incoming.http,
@@ -230,8 +234,15 @@ class RestService:
             self._transaction_settings(plan),
             is_read_only=plan.is_read_only,
         )
+        key = incoming.headers.get(IDEMPOTENCY_KEY)
+        if key is not None and self.settings.once is not None and not plan.is_read_only:
+            name = _names(".", self.settings.once)
+            found.append(Statement.of(b"select " + name + b"($1)", key))
+        return found
+
+    def _statements(self, plan: Plan, incoming: Incoming) -> list[Statement]:
         row = values_of(incoming, plan)
-        found.append(Statement(plan.main.text, fill(plan.recipe, row), plan.main.is_chunked))
+        found = [Statement(plan.main.text, fill(plan.recipe, row), plan.main.is_chunked)]
         if plan.planned_count is not None:
             text, recipe = plan.planned_count
             found.append(Statement(text, fill(recipe, row)))

@@ -39,6 +39,10 @@ class RestSettings(Struct, frozen=True):
     """`app.settings.*`, whole names and values."""
     server_timing_enabled: bool = False
     tells_position: bool = False
+    once: tuple[str, str] | None = None
+    """A function, by schema and name, that is called with the key of a write that is to happen
+    once, in its transaction, and raises where it has.
+    """
     """Whether reads are answered with the position in the log from which changes follow them."""
     uses_legacy_target_names: bool = True
     """`url-use-legacy-target-names`: an aliased relation may be filtered by its own name too."""
