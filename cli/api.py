@@ -6,7 +6,13 @@ from typing import Any
 from butterbase.ai.telemetry.otlp import open_telemetry, otlp_config
 from butterbase.api.app import create_app
 from butterbase.api.server import ApiServer
-from butterbase.cli.runtime import die_with, handover_path, models_dir, open_cluster
+from butterbase.cli.runtime import (
+    die_with,
+    functions_path,
+    handover_path,
+    models_dir,
+    open_cluster,
+)
 from butterbase.cli.settings import Settings
 
 
@@ -26,6 +32,8 @@ def serve(settings: Settings) -> None:
             settings.embedder,
             models_dir=models_dir(settings),
             realtime=settings.stream.realtime,
+            functions=settings.functions,
+            functions_path=functions_path(settings),
             telemetry=None if otlp is None else open_telemetry(otlp),
         )
 

@@ -2,6 +2,7 @@
 
 publication, slot → consumer ─┬─ realtime → sockets
                               ├─ embeddings → chunks → vectors
+                              ├─ triggers → invocations of functions
                               ├─ schema changes → the api's workers
                               └─ the publication itself, kept in step with the schema
 """
@@ -20,9 +21,11 @@ from butterbase.api.apps import keys_of
 from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.config_store import CACHED_S, AuthConfigs
 from butterbase.api.auth.tokens import Tokens
+from butterbase.api.functions.client import FunctionsClient
 from butterbase.cli.errors import first_of
 from butterbase.cli.followed_log import Beginning, FollowedLog, begin, log_at
 from butterbase.cli.publication import PublicationKeeper
+from butterbase.cli.runtime import functions_path
 from butterbase.cli.settings import Settings
 from butterbase.cli.setup import Needs, ensure_app_slot, publish_app
 from butterbase.ingest.consumer import Reader
@@ -32,6 +35,7 @@ from butterbase.projections.embeddings import Embeddings
 from butterbase.projections.projection import Projection
 from butterbase.projections.schema_announcer import SchemaAnnouncer
 from butterbase.projections.status import LogStatus, RealtimeStatus
+from butterbase.projections.triggers import Triggers
 from butterbase.projections.vectors import VectorWorker
 from butterbase.realtime.changes.hub import Hub
 from butterbase.realtime.rooms.directory import Rooms
@@ -125,6 +129,14 @@ class AppStream:
             group.create_task(Partitions(owner_dsn).run())
         if self._needs.collections:
             group.create_task(vectors.run())
+        has_triggered = asyncio.Event()
+        if self._needs.functions:
+            group.create_task(self._tell_functions(has_triggered))
+
+        def applied() -> None:
+            vectors.wake()
+            has_triggered.set()
+
         self._log = FollowedLog(
             log,
             beginning,
@@ -132,7 +144,7 @@ class AppStream:
             projections=self._projections(),
             readers=readers,
             retention=hub,
-            on_applied=vectors.wake,
+            on_applied=applied,
             realtime=None if hub is None else partial(_realtime_status, hub),
         )
         self.realtime = realtime
@@ -155,7 +167,20 @@ class AppStream:
 
     def _projections(self) -> list[Projection]:
         own: list[Projection] = [Embeddings()] if self._needs.collections else []
+        if self._needs.functions:
+            own.append(Triggers())
         return [*own, *self._more_projections]
+
+    async def _tell_functions(self, has_triggered: asyncio.Event) -> None:
+        """That there may be something to run, until cancelled. Who is not told looks itself."""
+        client = FunctionsClient(functions_path(self._settings))
+        try:
+            while True:
+                await has_triggered.wait()
+                has_triggered.clear()
+                await client.poke(self._app.id, "queued")
+        finally:
+            await client.close()
 
     async def _realtime(self, log: Log, executor: Executor) -> tuple[Hub, Rooms]:
         async def wait_log() -> None:

@@ -60,8 +60,20 @@ def handover_path(settings: Settings) -> Path:
     It lies in the data directory, or where the path would be too long for a socket, in a private
     directory of the system's. Raises SettingError when another user has made that one.
     """
-    path = settings.database.directory / "realtime.sock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    settings.database.directory.mkdir(parents=True, exist_ok=True)
+    return _socket_path(settings, "realtime.sock")
+
+
+def functions_path(settings: Settings) -> Path:
+    """The socket on which the functions process is called; it lies as the other one does.
+
+    Whoever listens there makes the directory first. Raises SettingError.
+    """
+    return _socket_path(settings, "functions.sock")
+
+
+def _socket_path(settings: Settings, name: str) -> Path:
+    path = settings.database.directory / name
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

@@ -16,6 +16,7 @@ from msgspec.structs import FieldInfo, fields, replace
 
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
+from butterbase.api.functions.settings import FunctionsSettings
 from butterbase.api.settings import ApiSettings
 from butterbase.realtime.settings import RealtimeSettings
 from butterbase.sql.errors import SettingError
@@ -115,6 +116,7 @@ class Settings(Struct, frozen=True):
     ai: AiSettings
     embedder: EmbedderSettings
     stream: StreamSettings
+    functions: FunctionsSettings
     telemetry: TelemetrySettings
 
 

@@ -28,8 +28,10 @@ REALTIME_TABLES: Final = (
     ("realtime", "messages"),
 )
 COLLECTION_TABLES: Final = (("ai", "documents"),)
+# Beside those of the schemas that are exposed.
+TRIGGER_TABLES: Final = (("auth", "users"), ("functions", "triggers"))
 
-_NEEDS: Final = "select realtime, collections from butterbase.apps where id = %s"
+_NEEDS: Final = "select realtime, collections, functions from butterbase.apps where id = %s"
 _SCHEMAS: Final = "select nspname from pg_namespace where nspname = any(%s)"
 _NOTE_SLOT: Final = """
 insert into butterbase.app_slots (database, slot) values (%s, %s)
@@ -45,20 +47,23 @@ class Needs(Struct, frozen=True):
 
     realtime: bool = True
     collections: bool = True
+    functions: bool = True
+    """Of which changes invoke some."""
 
     def __bool__(self) -> bool:
-        return self.realtime or self.collections
+        return self.realtime or self.collections or self.functions
 
     def schemas(self, exposed: Collection[str]) -> Collection[str]:
         """Those whose tables are captured as wholes. Nobody need have subscribed: who reads a
         table and then subscribes misses nothing of what was committed in between.
         """
-        return exposed if self.realtime else ()
+        return exposed if self.realtime or self.functions else ()
 
     @property
     def tables(self) -> tuple[QualifiedName, ...]:
         realtime = REALTIME_TABLES if self.realtime else ()
-        return (*realtime, *(COLLECTION_TABLES if self.collections else ()))
+        functions = TRIGGER_TABLES if self.functions else ()
+        return (*realtime, *(COLLECTION_TABLES if self.collections else ()), *functions)
 
 
 async def set_up(
@@ -105,7 +110,7 @@ async def publish_app(
 
 async def read_needs(control: AsyncConnection, app: App) -> Needs:
     row = await (await control.execute(_NEEDS, [app.id])).fetchone()
-    return Needs(False, False) if row is None else Needs(*row)
+    return Needs(False, False, False) if row is None else Needs(*row)
 
 
 async def ensure_app_slot(control: AsyncConnection, conn: AsyncConnection, database: str) -> LSN:

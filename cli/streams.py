@@ -47,7 +47,8 @@ takes four seconds (ingest/session.py)."""
 APPS: Final = ("butterbase", "apps")
 
 _APPS: Final = """
-select id, database, created_at, realtime, collections from butterbase.apps order by id
+select id, database, created_at, realtime, collections, functions
+from butterbase.apps order by id
 """
 _SLOTS: Final = "select database from butterbase.app_slots"
 
@@ -235,8 +236,8 @@ class Streams:
 async def _read_apps(conn: AsyncConnection) -> list[FollowedApp]:
     rows = await (await conn.execute(_APPS)).fetchall()
     found = [
-        FollowedApp(App(id_, database, created_at), Needs(realtime, collections))
-        for id_, database, created_at, realtime, collections in rows
+        FollowedApp(App(id_, database, created_at), Needs(*needs))
+        for id_, database, created_at, *needs in rows
     ]
     return [followed for followed in found if followed.needs]
 

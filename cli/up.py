@@ -1,7 +1,8 @@
 """`butterbase up`: everything on one machine, from one command.
 
 The embedded Postgres (unless a database is given) → migrations → the app `main` → the stream
-process → the api process. Each is stopped in the reverse order.
+process → the functions process, where Deno is installed → the api process. Each is stopped in the
+reverse order.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from typing import Any
 import httpx
 
 from butterbase.api.apps import keys_of
+from butterbase.api.functions.runtime.errors import JailError
+from butterbase.api.functions.runtime.jail.spawner import find_deno
 from butterbase.cli.banner import banner
 from butterbase.cli.runtime import SUPERVISED, load_master_key, superuser_password
 from butterbase.cli.settings import Settings, to_environment
@@ -116,9 +119,12 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
         environment["BUTTERBASE_AUTH_PRIVATE_URLS"] = "true"
     environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
     environment[SUPERVISED] = str(os.getpid())
+    commands = {"stream": ["stream"], "functions": ["functions", "serve"], "api": ["api"]}
+    if not has_deno(settings):
+        del commands["functions"]
     children = [
-        Child(name, [sys.executable, "-P", "-m", "butterbase.cli", name], environment)
-        for name in ("stream", "api")
+        Child(name, [sys.executable, "-P", "-m", "butterbase.cli", *command], environment)
+        for name, command in commands.items()
     ]
     try:
         for child in children:
@@ -127,6 +133,16 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
     finally:
         for child in reversed(children):
             await child.stop()
+
+
+def has_deno(settings: Settings) -> bool:
+    """Whether functions can be run; said in the log where they cannot."""
+    try:
+        find_deno(settings.functions.functions_deno)
+    except JailError as error:
+        logger.warning("functions are not run: %s (%s)", error, error.hint)
+        return False
+    return True
 
 
 def is_own_machine(settings: Settings) -> bool:

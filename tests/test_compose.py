@@ -92,8 +92,8 @@ def test_a_services_command_is_one_of_the_command_line(service: str) -> None:
     assert parser().parse_args(SERVICES[service]["command"]).run
 
 
-def test_migrate_stream_and_api_are_ours() -> None:
-    assert OURS == ["migrate", "stream", "api"]
+def test_four_services_are_ours() -> None:
+    assert OURS == ["migrate", "stream", "functions", "api"]
 
 
 def test_every_variable_of_ours_is_a_settings_variable() -> None:

@@ -86,6 +86,7 @@ async def temporary(settings: Settings) -> AsyncIterator[Instance]:
             ai=settings.ai,
             embedder=settings.embedder,
             stream=StreamSettings(),
+            functions=settings.functions,
             telemetry=settings.telemetry,
         )
         log = directory / "up.log"

@@ -78,12 +78,12 @@ def slots(control: AsyncConnection, installation: Installation) -> Slots:
     return Slots(control, installation)
 
 
-async def test_an_app_without_realtime_and_collections_has_no_slot(
+async def test_an_app_whose_log_nobody_needs_has_no_slot(
     installation: Installation, control: AsyncConnection, slots: Slots, embedder: LazyEmbedder
 ) -> None:
     async with following(installation, embedder):
         await slots.are(control=True, main=True)
-        await control.execute("update butterbase.apps set realtime = false")
+        await control.execute("update butterbase.apps set realtime = false, functions = false")
         await control.execute("update butterbase.apps set collections = false")
         await slots.are(control=True)
         await control.execute("update butterbase.apps set realtime = true")
@@ -226,9 +226,20 @@ async def test_what_is_published_is_what_is_needed(
     name = installation.main.name
     await publish_app(installation.cluster, name, Needs(), ["public"])
     assert await published(main) >= ({"public", "ai", "auth", "realtime"}, {"items", "documents"})
-    await publish_app(installation.cluster, name, Needs(realtime=False), ["public"])
+    await publish_app(
+        installation.cluster, name, Needs(realtime=False, functions=False), ["public"]
+    )
     assert await published(main) == ({"ai"}, {"documents"})
-    await publish_app(installation.cluster, name, Needs(collections=False), ["public"])
+    await publish_app(
+        installation.cluster, name, Needs(realtime=False, collections=False), ["public"]
+    )
+    assert await published(main) == (
+        {"public", "auth", "functions"},
+        {"items", "users", "triggers"},
+    )
+    await publish_app(
+        installation.cluster, name, Needs(collections=False, functions=False), ["public"]
+    )
     schemas, tables = await published(main)
     assert (schemas, "documents" in tables) == ({"public", "auth", "realtime"}, False)
 

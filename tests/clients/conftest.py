@@ -83,6 +83,7 @@ def shared_library(
     with (
         running("api", installation, directory, port=port, rest_schemas="public,shop") as process,
         running("stream", installation, directory, port=port),
+        running("functions serve", installation, directory, port=port),
     ):
         wait_until(lambda: is_ready(f"{url}/readyz", process), "the log is read")
         yield Library(installation, url, keys)
