@@ -1,7 +1,7 @@
 """What turns text into vectors, for the embedding index and for questions asked of it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,10 @@ class EmbedderError(ButterbaseError):
     """The embedding model could not be used."""
 
     code = "embedder_unavailable"
+    blames_texts: ClassVar[bool] = False
+    """Whether other texts may well be embedded at the same time."""
+    retry_after_s: float = 0.0
+    """How long the provider asked to be left alone."""
 
 
 class EmbeddingModel(Struct, frozen=True):
@@ -32,3 +36,16 @@ class Embedder(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Embedders(Protocol):
+    """Opened when they are first needed."""
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """The installation's."""
+        ...
+
+    async def get(self, model: str | None = None) -> Embedder:
+        """Of the model of that name, by default the installation's. Raises EmbedderError."""
+        ...

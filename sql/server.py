@@ -3,8 +3,6 @@
 https://www.postgresql.org/docs/current/logicaldecoding-explanation.html
 """
 
-import logging
-
 import psycopg
 from msgspec import Struct
 from psycopg import AsyncConnection
@@ -13,14 +11,12 @@ from psycopg.rows import class_row
 
 from butterbase.sql.errors import SettingError
 
-logger = logging.getLogger(__name__)
-
 MAJORS = range(15, 19)
 FREE_MIN = 2
 """Replication slots and WAL senders: one that streams, and one to make or rebuild another."""
 
-PGVECTOR_MIN = (0, 5)
-PGVECTOR_RECOMMENDED = (0, 8)
+PGVECTOR_MIN = (0, 8)
+"""With half-precision vectors and index scans that go on until enough is found."""
 CONNECT_WITHIN_S = 10
 
 # Our own slots and senders do not count: they must not keep a restart from succeeding.
@@ -81,12 +77,6 @@ async def check_server(conn: AsyncConnection) -> None:
     assert server is not None
     if problems := find_problems(server):
         raise SettingError("\n".join(problems))
-    if server.pgvector and _numbers(server.pgvector) < PGVECTOR_RECOMMENDED:
-        logger.warning(
-            "pgvector %s has no iterative index scans: filtered searches may find too little;"
-            " install 0.8 or newer",
-            server.pgvector,
-        )
 
 
 def find_problems(server: Server) -> list[str]:
@@ -113,12 +103,10 @@ def find_problems(server: Server) -> list[str]:
     if server.pgvector is None:
         problems.append(
             f"the extension vector is not available: install postgresql-{server.major}-pgvector"
-            f" (0.8 is recommended) or use the image pgvector/pgvector:pg{server.major}"
+            f" (0.8 or newer) or use the image pgvector/pgvector:pg{server.major}"
         )
     elif _numbers(server.pgvector) < PGVECTOR_MIN:
-        problems.append(
-            f"pgvector {server.pgvector} is too old: install 0.5 or newer (0.8 is recommended)"
-        )
+        problems.append(f"pgvector {server.pgvector} is too old: install 0.8 or newer")
     return problems
 
 

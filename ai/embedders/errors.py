@@ -2,7 +2,9 @@
 
 EmbedderError                    the model cannot be used now; trying again later may help
 ├── EmbedderNotInstalledError    a package or the weights are missing; the hint has the command
-├── EmbedderRefusedError         the provider refuses these texts, the key or the model
+├── EmbedderModelUnknownError    nothing here embeds with the model of that name
+├── EmbedderRefusedError         the provider refuses the key or the model
+│   └── TextsRefusedError        the provider refuses these texts
 └── EmbeddingMismatchError       what came back are not vectors of this model
 """
 
@@ -15,10 +17,23 @@ class EmbedderNotInstalledError(EmbedderError):
     code = "embedder_not_installed"
 
 
+class EmbedderModelUnknownError(EmbedderError):
+    """There is no embedder for that model."""
+
+    code = "embedder_model_unknown"
+
+
 class EmbedderRefusedError(EmbedderError):
     """The embedding provider refused the request."""
 
     code = "embedder_refused"
+
+
+class TextsRefusedError(EmbedderRefusedError):
+    """The embedding provider refused the texts."""
+
+    code = "embedder_refused_texts"
+    blames_texts = True
 
 
 class EmbeddingMismatchError(EmbedderError):

@@ -3,8 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from butterbase.ai.embedders import minilm
+from butterbase.ai.embedders.errors import EmbedderModelUnknownError
 from butterbase.ai.embedders.settings import EmbedderSettings
-from butterbase.projections.embedder import Embedder
+from butterbase.projections.embedder import Embedder, EmbeddingModel
 
 
 class LazyEmbedder:
@@ -16,8 +18,23 @@ class LazyEmbedder:
         self._opening = asyncio.Lock()
         self._embedder: Embedder | None = None
 
-    async def get(self) -> Embedder:
-        """Raises EmbedderError, whose hint says what is missing."""
+    @property
+    def model(self) -> EmbeddingModel:
+        """The settings', without opening it."""
+        settings = self._settings
+        if settings.embedder_url is None:
+            return minilm.MODEL
+        return EmbeddingModel(settings.embedder_model, settings.embedder_dimensions)
+
+    async def get(self, model: str | None = None) -> Embedder:
+        """Of the model of that name, by default the settings'. Raises EmbedderError, whose hint
+        says what is missing; EmbedderModelUnknownError.
+        """
+        known = self.model.name
+        if model not in (None, known):
+            raise EmbedderModelUnknownError(
+                f"nothing here embeds with {model!r}", hint=f"the embedder's model is {known!r}"
+            )
         async with self._opening:
             if self._embedder is None:
                 self._embedder = await self._open()

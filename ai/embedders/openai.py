@@ -21,7 +21,11 @@ import numpy.typing as npt
 from httpx_aiohttp import HttpxAiohttpClient
 from msgspec import Struct
 
-from butterbase.ai.embedders.errors import EmbedderRefusedError, EmbeddingMismatchError
+from butterbase.ai.embedders.errors import (
+    EmbedderRefusedError,
+    EmbeddingMismatchError,
+    TextsRefusedError,
+)
 from butterbase.ai.http.body import decode_json
 from butterbase.projections.embedder import EmbedderError, EmbeddingModel
 
@@ -31,12 +35,15 @@ REQUEST_CHARS_MAX = 250_000
 ANSWER_BYTES_MAX = 64 * 1024**2
 ATTEMPT_COUNT_MAX = 4
 BACKOFF_S = 0.5
+BUSY_S = 1.0
+"""To leave a provider alone that has too many requests and says no time."""
 BACKOFF_S_MAX = 16.0
 RETRY_AFTER_S_MAX = 60.0
 """A provider that wants a longer rest is given up on: the caller knows better what to do."""
 REASON_CHARS_MAX = 200
 LENGTH_MIN = 1e-30
 RETRIED_STATUSES = frozenset({408, 409, 429})
+REFUSED_TEXTS_STATUSES = frozenset({400, 413, 422})
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
@@ -61,9 +68,12 @@ class _FailedAnswer(Struct, frozen=True):
 class _TransientError(EmbedderError):
     """The embedding provider cannot answer now."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, is_busy: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s or 0.0
+        self.is_busy = is_busy
 
 
 _HINTS = {
@@ -129,8 +139,10 @@ class OpenAIEmbedder:
             try:
                 return unit_vectors(await self._answer(texts), len(texts), self._model)
             except _TransientError as error:
-                if attempt == ATTEMPT_COUNT_MAX or (error.retry_after_s or 0) > RETRY_AFTER_S_MAX:
-                    raise EmbedderError(f"{error.message} (attempt {attempt})") from error
+                if attempt == ATTEMPT_COUNT_MAX or error.retry_after_s > RETRY_AFTER_S_MAX:
+                    failure = EmbedderError(f"{error.message} (attempt {attempt})")
+                    failure.retry_after_s = error.retry_after_s or BUSY_S * error.is_busy
+                    raise failure from error
                 jitter = random.random()  # noqa: S311  it spreads retries and keeps no secret
                 await self._sleep(delay_s(attempt, error.retry_after_s, jitter))
         raise AssertionError("the last attempt returns or raises")
@@ -152,11 +164,13 @@ class OpenAIEmbedder:
             return body
         message = f"{self._host} answered {status}{self._reason(body)}"
         if status in RETRIED_STATUSES or status >= 500:
-            retry_after = headers.get("retry-after", "")
             raise _TransientError(
-                message, retry_after_s=parse_retry_after(retry_after, datetime.now(UTC))
+                message,
+                retry_after_s=parse_retry_after(headers.get("retry-after", ""), datetime.now(UTC)),
+                is_busy=status == httpx.codes.TOO_MANY_REQUESTS,
             )
-        raise EmbedderRefusedError(message, hint=_HINTS.get(status))
+        refusal = TextsRefusedError if status in REFUSED_TEXTS_STATUSES else EmbedderRefusedError
+        raise refusal(message, hint=_HINTS.get(status))
 
     def _response(self, texts: Sequence[str]) -> AbstractAsyncContextManager[httpx.Response]:
         request: dict[str, object] = {

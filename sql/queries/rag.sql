@@ -1,75 +1,62 @@
--- Statements of ai/rag.py. All run as the caller: row-level security decides what they reach.
--- $1 is a collection's name, which stands for one collection: ai.collection_named says which.
+-- Statements of ai/rag/search.py. All run as the caller: row-level security decides what they reach.
 
--- name: create_collection
-insert into ai.collections (name, access_mode) values ($1, $2)
-returning json_build_object('id', id, 'name', name, 'accessMode', access_mode,
-  'createdAt', created_at);
+-- name: open_collection
+-- $1: a collection's name, of which ai.collection_named says what it stands for; $2: the mode; $3:
+-- how many passages. The text of the search is null where the version has no passages yet, or
+-- ai.search_version is to decide how it is made. No row when there is no such collection.
+select v.id, v.model, v.dimensions,
+  case when v.model is not null and not ai.is_guarded(i)
+    then ai.search_query(v, i, $2, $3::int, true, 'true') end
+from ai.indexes i
+join ai.index_versions v on v.id = i.active_version
+where i.collection_id = ai.collection_named($1);
 
--- name: list_collections
-select coalesce(json_agg(json_build_object('id', id, 'name', name, 'accessMode', access_mode,
-  'createdAt', created_at) order by name), '[]')::text
-from ai.collections;
+-- name: open_index
+-- The same of an index of columns.
+select v.id, v.model, v.dimensions,
+  case when v.model is not null and not ai.is_guarded(i)
+    then ai.search_query(v, i, $2, $3::int, true, 'true') end
+from ai.indexes i
+join ai.index_versions v on v.id = i.active_version
+where i.kind = 'columns' and i.name = $1 and i.dropped_at is null;
 
--- name: delete_collection
--- No row when there is no such collection of the caller's.
-delete from ai.collections where id = ai.collection_named($1) returning id;
+-- name: check_collection
+-- $1: a version; $2: a collection's name. No row when it does not stand for that any more.
+select from ai.indexes i
+where i.active_version = $1::bigint and i.collection_id = ai.collection_named($2);
 
--- name: add_document
--- No row when there is no such collection.
-insert into ai.documents (collection_id, title, source, content, metadata)
-select id, $2, $3, $4, coalesce($5::jsonb, '{}')
-from ai.collection_named($1) as id
-where id is not null
-returning json_build_object('id', id, 'title', title, 'status', 'pending', 'createdAt', created_at);
+-- name: check_index
+select from ai.indexes i
+where i.active_version = $1::bigint
+  and i.kind = 'columns' and i.name = $2 and i.dropped_at is null;
 
--- name: list_documents
-select coalesce(json_agg(json_build_object('id', d.id, 'title', d.title, 'source', d.source,
-  'metadata', d.metadata, 'createdAt', d.created_at, 'updatedAt', d.updated_at)
-  order by d.created_at, d.id), '[]')::text
-from ai.documents d
-where d.collection_id = ai.collection_named($1);
+-- name: prepare_search
+-- $1: how many candidates the index over vectors keeps. A search's text is made for its version, so
+-- that one plan holds for all questions; what Postgres thinks that it costs is far off.
+select set_config('jit', 'off', true) is null,
+  set_config('plan_cache_mode', 'force_generic_plan', true) is null,
+  set_config('hnsw.iterative_scan', 'strict_order', true) is null,
+  set_config('hnsw.ef_search', $1, true) is null;
 
--- name: get_document
--- Its status: pending until its version is cut into chunks, embedding until all have vectors,
--- failed while the model refuses one of them. No row when there is no such document.
-select json_build_object('id', d.id, 'title', d.title, 'source', d.source, 'metadata', d.metadata,
-  'status', case
-    when i.version is distinct from d.version then 'pending'
-    when c.failed > 0 then 'failed'
-    when c.embedded < i.chunk_count then 'embedding'
-    else 'ready' end,
-  'chunks', coalesce(i.chunk_count, 0), 'embedded', c.embedded, 'error', c.error,
-  'createdAt', d.created_at, 'updatedAt', d.updated_at)
-from ai.documents d
-left join ai.document_index i on i.document_id = d.id
+-- name: search_version
+-- In the place of a search's text.
+select * from ai.search_version(
+  $4::bigint, $1::text, $2::extensions.vector, $5::int, $6::jsonb, $3::float8, $7);
+
+-- name: passages_of_collection
+-- The search's text stands in the braces. $1: the question; $2: its vector; $3: the least similarity.
+select coalesce(json_agg(json_build_object('documentId', d.id, 'title', d.title,
+  'source', d.source, 'ordinal', s.ordinal, 'heading', s.heading, 'page', s.page,
+  'start', s.start_offset, 'end', s.end_offset, 'content', s.content, 'metadata', s.metadata,
+  'score', s.score, 'similarity', s.similarity) order by s.rank), '[]')::text
+from ({search}) s
 cross join lateral (
-  select count(embedding) as embedded, count(error) as failed, max(error) as error
-  from ai.chunks where document_id = d.id
-) c
-where d.collection_id = ai.collection_named($1) and d.id = $2::uuid;
+  select d.id, d.title, d.source from ai.documents d where d.id = (s.key ->> 'id')::uuid
+  offset 0) d;
 
--- name: delete_document
--- No row when there is no such document of the caller's.
-delete from ai.documents
-where collection_id = ai.collection_named($1) and id = $2::uuid
-returning id;
-
--- name: find_passages
--- The nearest chunks of one model's vectors, by cosine similarity.
-select coalesce(json_agg(p), '[]')::text
-from (
-  select c.document_id as "documentId", d.title, d.source, d.metadata, c.heading, c.content,
-    c.start_offset as start, c.end_offset as "end",
-    1 - (c.embedding <=> $3::extensions.vector) as score
-  from ai.documents d
-  join ai.chunks c on c.document_id = d.id
-  where d.collection_id = ai.collection_named($1) and c.model = $2
-  order by c.embedding <=> $3::extensions.vector
-  limit $4::int
-) p
-where p.score >= $5::float8;
-
--- name: count_collection
--- Tells an empty answer from a collection that the caller cannot see.
-select count(ai.collection_named($1));
+-- name: passages_of_index
+select coalesce(json_agg(json_build_object('key', s.key, 'field', s.field, 'ordinal', s.ordinal,
+  'heading', s.heading, 'start', s.start_offset, 'end', s.end_offset, 'content', s.content,
+  'metadata', s.metadata, 'score', s.score, 'similarity', s.similarity) order by s.rank),
+  '[]')::text
+from ({search}) s;

@@ -1,12 +1,26 @@
 """Chunks of any text and of Markdown."""
 
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from butterbase.projections.chunking import CHUNK_CHARS, Chunk, chunk, content_hash
+from butterbase.projections import chunking
+from butterbase.projections.chunking import CHUNK_TOKENS, Chunk, Layout, content_hash
+from butterbase.projections.tokens import GAP_CHARS_MAX, EstimatedTokens, Starts
+
+
+class Characters:
+    """Each is a token, so that sizes can be seen."""
+
+    def starts(self, text: str) -> Starts:
+        return np.arange(len(text), dtype=np.int32)
+
+
+chunk = partial(chunking.chunk, tokenizer=Characters())
 
 PIECES = [
     " ",
@@ -61,7 +75,7 @@ def test_blank_text_has_no_chunks(text: str) -> None:
 
 
 def test_a_short_text_is_one_chunk() -> None:
-    assert chunk("  Hello there.\n") == [Chunk(0, "Hello there.", 2, 14, "")]
+    assert chunk("  Hello there.\n") == [Chunk(0, "Hello there.", 2, 14, "", tokens=12)]
 
 
 GUIDE = """\
@@ -105,7 +119,7 @@ def test_a_heading_that_ends_in_a_sharp_keeps_it() -> None:
 
 
 def test_a_long_title_is_cut_in_the_path_and_whole_in_the_text() -> None:
-    (piece,) = chunk(f"# {'t' * 300}\nText.")
+    (piece,) = chunk(f"# {'t' * 300}\nText.", size=800)
     assert piece.heading == "t" * 100
     assert "t" * 300 in piece.text
 
@@ -183,7 +197,7 @@ def test_the_number_of_chunks_is_bounded(text: str, size: int) -> None:
 
 def test_a_text_of_headings_has_no_more_chunks_than_others() -> None:
     text = "# a\nb\n" * 20_000
-    assert len(chunk(text)) <= 4 * len(text) / CHUNK_CHARS + 1
+    assert len(chunk(text)) <= 4 * len(text) / CHUNK_TOKENS + 1
 
 
 def test_a_long_text_takes_linear_time() -> None:
@@ -201,5 +215,56 @@ def test_a_hash_depends_on_text_and_heading_and_not_on_the_place() -> None:
 
 @pytest.mark.parametrize(("size", "overlap"), [(1, 0), (0, 0), (100, 50), (100, -1)])
 def test_sizes_that_make_no_chunks_are_refused(size: int, overlap: int) -> None:
-    with pytest.raises(ValueError, match=f"{size} characters"):
+    with pytest.raises(ValueError, match=f"{size} tokens"):
         chunk("text", size=size, overlap=overlap)
+
+
+@given(any_text, sizes)
+def test_chunks_by_tokens_cover_the_text_and_are_bounded_in_characters(
+    text: str, limits: tuple[int, int]
+) -> None:
+    size, overlap = limits
+    chunks = chunking.chunk(text, size=size, overlap=overlap)
+    covered = set[int]()
+    for piece in chunks:
+        assert text[piece.start : piece.end] == piece.text
+        assert piece.tokens <= size
+        assert len(piece.text) <= (size + 1) * GAP_CHARS_MAX
+        covered.update(range(piece.start, piece.end))
+    assert all(index in covered for index, character in enumerate(text) if not character.isspace())
+
+
+@pytest.mark.parametrize("text", ["\u200b" * 100_000, "x" * 100_000, "\x1c\u0301" * 50_000])
+def test_what_has_few_tokens_is_cut_all_the_same(text: str) -> None:
+    class One:
+        def starts(self, text: str) -> Starts:
+            return np.array([0], np.int32)
+
+    for tokenizer in (One(), EstimatedTokens()):
+        pieces = chunking.chunk(text, tokenizer=tokenizer)
+        assert max(len(piece.text) for piece in pieces) <= (CHUNK_TOKENS + 1) * GAP_CHARS_MAX
+
+
+def test_a_layout_tells_headings_and_pages() -> None:
+    text = "Intro\n\nSome text here.\n\nMethods\n\n# not a heading, and more of it."
+    layout = Layout(
+        pages=((0, 1), (24, 2)),
+        headings=((0, 1, "Intro"), (text.index("Methods"), 1, "Methods")),
+    )
+    pieces = chunk(text, size=60, overlap=0, layout=layout)
+    assert [(piece.heading, piece.page) for piece in pieces] == [("Intro", 1), ("Methods", 2)]
+
+
+def test_a_table_is_not_cut_if_it_fits_and_else_at_its_rows() -> None:
+    rows = "".join(f"| row {number} | value |\n" for number in range(5))
+    text = f"Words before the table are here. More. \n{rows}\nAfter it."
+    start = text.index("|")
+    layout = Layout(tables=((start, start + len(rows)),))
+    first, second, *_ = chunk(text, size=70, overlap=0, layout=layout)
+    assert first.text.endswith("More.")
+    assert second.text.startswith("| row 0")
+    _, beginning, *others = chunk(text, size=50, overlap=10, layout=layout)
+    assert beginning.text.startswith("More. \n| row 0")
+    assert others
+    for piece in others:
+        assert piece.text.startswith(("|", "After"))

@@ -18,6 +18,7 @@ from butterbase.projections.usage import UsageProjection
 from butterbase.sql.cluster import LoginRole
 from tests.installation import Installation
 from tests.projections.following import insert_call, log_of, reading
+from tests.projections.indexing import Model, indexing, until_settled
 from tests.projections.ledger import Ledger, written
 from tests.waiting import until
 
@@ -179,8 +180,9 @@ DOCUMENT = """
 insert into ai.documents (id, collection_id, content) values (%s, %s, %s)
 on conflict (id) do update set content = excluded.content
 """
-CHUNKS = "select document_id, ordinal, content from ai.chunks order by 1, 2"
-INDEX = "select document_id, version, chunk_count from ai.document_index order by 1"
+CHUNKS = """
+select document_id::text, ordinal, content, embedding::text from ai.chunks order by 1, 2
+"""
 
 
 @pytest.fixture
@@ -202,78 +204,62 @@ async def put(conn: AsyncConnection, number: int, content: str) -> None:
     await conn.execute(DOCUMENT, [document_id(number), document_id(0), content])
 
 
-async def test_documents_that_changed_in_a_gap_are_cut_anew_and_no_others(
+async def test_documents_that_changed_in_a_gap_are_embedded_anew_and_no_others(
     installation: Installation, main: AsyncConnection
 ) -> None:
-    log = log_of(installation.cluster, installation.main.name)
-
-    async def is_indexed() -> bool:
-        cursor = await main.execute(
-            "select count(*) filter (where i.version is distinct from d.version)"
-            " from ai.documents d full join ai.document_index i on i.document_id = d.id"
-        )
-        return await cursor.fetchone() == (0,)
-
-    async with reading(log, ProjectionRunner(Embeddings(), log)):
+    async with indexing(installation, Model()):
         for number in range(1, 6):
             await put(main, number, f"Text {number}. " * 50)
-        await until(is_indexed)
-    await main.execute("update ai.chunks set model = 'm', embedding = '[1,0]'")
-    await drop_slot(main, log.slot)
+        await until_settled(main)
+    slot = installation.main.name
+    await drop_slot(main, slot)
     await put(main, 1, "Another text.")
     await main.execute("delete from ai.documents where id = %s", [document_id(2)])
     await put(main, 6, "A new text.")
     await main.execute("delete from ai.documents where id = %s", [document_id(3)])
     await put(main, 3, "Made again.")
-    await ensure_slot(main, log.slot)
-    async with reading(log, ProjectionRunner(Embeddings(), log)):
-
-        async def is_in_step() -> bool:
-            chunks = await fetch(main, CHUNKS)
-            texts = {str(id_): content for id_, _, content in chunks}
-            return (
-                await is_indexed()
-                and texts.get(document_id(1)) == "Another text."
-                and texts.get(document_id(3)) == "Made again."
-                and texts.get(document_id(6)) == "A new text."
-                and document_id(2) not in texts
-            )
-
-        await until(is_in_step)
-    (kept,) = await fetch(
-        main, "select count(distinct document_id) from ai.chunks where embedding is not null"
-    )
-    assert kept == (2,)
+    model = Model()
+    async with indexing(installation, model):
+        await until_settled(main)
+    assert sorted(model.texts) == ["A new text.", "Another text.", "Made again."]
+    texts = {id_: content for id_, _, content, _ in await fetch(main, CHUNKS)}
+    assert texts.keys() == {document_id(number) for number in (1, 3, 4, 5, 6)}
+    assert texts[document_id(3)] == "Made again."
 
 
 async def test_rebuilt_chunks_equal_the_live_ones_and_keep_their_vectors(
     installation: Installation, main: AsyncConnection
 ) -> None:
-    log = log_of(installation.cluster, installation.main.name)
-    async with reading(log, ProjectionRunner(Embeddings(), log)):
+    async with indexing(installation, Model()):
         for number in range(1, 4):
             await put(main, number, f"# Head {number}\n\n" + f"Text {number}. " * 200)
-
-        async def is_indexed() -> bool:
-            return len(await fetch(main, INDEX)) == 3
-
-        await until(is_indexed)
-    live = await fetch(main, CHUNKS), await fetch(main, INDEX)
-    await main.execute("update ai.chunks set model = 'm', embedding = '[1,0]'")
-    # As if something had gone wrong, unseen by versions.
+        await until_settled(main)
+    live = await fetch(main, CHUNKS)
+    # As if something had gone wrong, unseen by marks.
     await main.execute(
         "update ai.chunks set content_hash = 'x' where document_id = %s", [document_id(1)]
     )
     await main.execute("delete from ai.chunks where document_id = %s", [document_id(2)])
-    await main.execute("insert into ai.document_index values (%s, 1, 1)", [document_id(9)])
+    await main.execute(
+        "insert into ai.chunks overriding system value"
+        " select (jsonb_populate_record(c, jsonb_build_object("
+        "'id', c.id + 1000, 'document_id', %s::text))).* from ai.chunks c"
+        " where document_id = %s and ordinal = 0",
+        [document_id(9), document_id(3)],
+    )
+    await main.execute(
+        "insert into ai.index_rows (version_id, key, document_id, done_generation, passage_count)"
+        " select version_id, array[%(id)s], %(id)s::uuid, 1, 1 from ai.index_rows limit 1",
+        {"id": document_id(9)},
+    )
     dsn = installation.cluster.dsn(LoginRole.STREAM, installation.main.name)
     async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
         await renewal.rebuild(conn, Embeddings())
-    assert (await fetch(main, CHUNKS), await fetch(main, INDEX)) == live
-    kept = await fetch(
-        main, "select distinct document_id::text from ai.chunks where embedding is not null"
-    )
-    assert kept == [(document_id(3),)]
+    model = Model()
+    async with indexing(installation, model):
+        await until_settled(main)
+    assert await fetch(main, CHUNKS) == live
+    assert {text.partition("\n")[0] for text in model.texts} == {"Head 1", "Head 2"}
 
 
 async def test_a_commit_that_postgres_does_not_show_is_not_applied(
