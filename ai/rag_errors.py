@@ -21,7 +21,43 @@ class CollectionNotFoundError(RagError):
     code = "collection_not_found"
 
 
+class CollectionExistsError(RagError):
+    """The caller has a collection of that name already."""
+
+    code = "collection_exists"
+
+
 class DocumentNotFoundError(RagError):
     """There is no such document, or the caller may not see it."""
 
     code = "document_not_found"
+
+
+class DocumentNotParsedError(RagError):
+    """The document has no text yet."""
+
+    code = "document_not_parsed"
+
+
+class NothingToIngestError(RagError):
+    """There is nothing that the document could be made of again."""
+
+    code = "document_nothing_to_ingest"
+
+
+class StorageObjectError(RagError):
+    """Documents cannot be made of stored objects yet."""
+
+    code = "document_storage_unsupported"
+
+
+class IndexNotFoundError(RagError):
+    """There is no such index, or the caller may not see it."""
+
+    code = "index_not_found"
+
+
+class IndexExistsError(RagError):
+    """There is an index of that name already."""
+
+    code = "index_exists"

@@ -15,7 +15,6 @@ import falcon.asgi
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from butterbase.ai import rag
 from butterbase.ai.cache import resource as cached_answers
 from butterbase.ai.cache.cache import AnswerCache
 from butterbase.ai.calls.gateway import Gateway
@@ -23,6 +22,7 @@ from butterbase.ai.config.configs import AiConfigs
 from butterbase.ai.contents import resource as contents
 from butterbase.ai.contents.log import ContentLog
 from butterbase.ai.contents.store import ContentStore
+from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.guards.guards import GuardRail
@@ -31,6 +31,8 @@ from butterbase.ai.http.endpoint import AiEndpoint
 from butterbase.ai.money.ledger import Ledger
 from butterbase.ai.prompts import resource as prompts
 from butterbase.ai.prompts.store import PromptStore
+from butterbase.ai.rag import resource as rag
+from butterbase.ai.rag.endpoint import QueryEndpoint
 from butterbase.ai.seams import Seams
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.telemetry.call_log import CallLog
@@ -67,6 +69,7 @@ from butterbase.api.models_admission import ModelsAdmission, status_of
 from butterbase.api.operators.operators import Operators
 from butterbase.api.operators.runtime import PREFIX as OPERATORS_PREFIX
 from butterbase.api.operators.runtime import operators_runtime
+from butterbase.api.questions import QuestionsAdmission, render
 from butterbase.api.rest.admission import AppAdmission
 from butterbase.api.rest.cors import Cors
 from butterbase.api.rest.endpoint import EndpointSettings, RestEndpoint
@@ -79,6 +82,7 @@ from butterbase.sql.errors import ButterbaseError
 ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
 APP_PREFIX = "/v1/{app_id}"
+DEFAULT_DOCUMENTS = DocumentSettings()
 
 
 class Lifespan:
@@ -159,6 +163,7 @@ def create_app(
     settings: ApiSettings,
     ai_settings: AiSettings,
     embedder_settings: EmbedderSettings,
+    document_settings: DocumentSettings = DEFAULT_DOCUMENTS,
     *,
     models_dir: Path,
     realtime: RealtimeSettings | None = None,
@@ -242,7 +247,7 @@ def create_app(
     cached_answers.add_routes(app, cache.admin, prefix=APP_PREFIX)
     contents.add_routes(app, kept_contents, prefix=APP_PREFIX)
     prompts.add_routes(app, templates, prefix=APP_PREFIX)
-    rag.add_routes(app, embedder, prefix=APP_PREFIX)
+    rag.add_routes(app, document_settings, prefix=APP_PREFIX)
     workshop = functions_admin.Workshop(
         cluster.master_key, functions_client, gates, functions, schemas=realtime.schemas
     )
@@ -252,12 +257,16 @@ def create_app(
     rest = RestEndpoint(
         AppAdmission(apps, operators), EndpointSettings(settings.body_bytes_max, cors), request_ids
     )
+    admission = ModelsAdmission(apps, operators)
     models = AiEndpoint(
+        gateway, admission, request_id_of=request_ids.of, status_of=status_of, agent=agent
+    )
+    questions = QueryEndpoint(
         gateway,
-        ModelsAdmission(apps, operators),
+        embedder,
+        QuestionsAdmission(apps, admission),
+        render=render,
         request_id_of=request_ids.of,
-        status_of=status_of,
-        agent=agent,
     )
     calls = FunctionsEndpoint(
         apps,
@@ -268,7 +277,7 @@ def create_app(
         operators=operators,
         proxies=proxies,
     )
-    return Dispatch(rest, app, models, calls)
+    return Dispatch(rest, app, models, questions, calls)
 
 
 def _control_pool(cluster: Cluster) -> ControlPool:

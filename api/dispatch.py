@@ -1,5 +1,5 @@
 """The front of the web edge: an application for the REST API, one for calls to models, one for
-calls of functions, and Falcon for everything else.
+questions to collections, one for calls of functions, and Falcon for everything else.
 """
 
 import re
@@ -9,6 +9,8 @@ from urllib.parse import unquote_to_bytes
 
 from butterbase.ai.http.departures import Receive
 from butterbase.ai.http.endpoint import AiEndpoint
+from butterbase.ai.rag.endpoint import QueryEndpoint
+from butterbase.ai.rag.search import Place
 from butterbase.api.functions.endpoint import FunctionsEndpoint
 from butterbase.api.rest.endpoint import RestEndpoint, Scope, Send
 from butterbase.sql.apps import FIRST_APP
@@ -21,6 +23,7 @@ CALLS = re.compile(
     rb"(?:/v1/([^/]+))?(?:/v1)?"
     rb"/(chat/completions|ai/chat|responses|messages|embeddings|models(?:/.+)?)"
 )
+_QUERY = re.compile(rb"/v1/([^/]+)/rag/(indexes/)?([^/]+)/query")
 
 _FUNCTIONS = re.compile(
     rb"(?:(?:/v1/(?P<app>[^/]+))?/functions/v1|/v1/(?P<own>[^/]+)/fn)/(?P<name>[^/]+)(?P<path>/.*)?"
@@ -35,11 +38,13 @@ class Dispatch:
         rest: RestEndpoint,
         falcon: "Callable[..., Any]",
         ai: AiEndpoint | None = None,
+        questions: QueryEndpoint | None = None,
         functions: FunctionsEndpoint | None = None,
     ) -> None:
         self._rest = rest
         self._functions = functions
         self._ai = ai
+        self._questions = questions
         self._falcon = falcon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,8 +64,16 @@ class Dispatch:
             and (found := CALLS.fullmatch(scope["raw_path"]))
         ):
             app_id, path = found.groups()
-            text = unquote_to_bytes(path).decode("utf-8", "replace")
-            await self._ai(scope, receive, send, app_id=_app_id(app_id), path=text)
+            await self._ai(scope, receive, send, app_id=_app_id(app_id), path=_text(path))
+            return
+        if (
+            self._questions is not None
+            and scope["type"] == "http"
+            and (found := _QUERY.fullmatch(scope["raw_path"]))
+        ):
+            app_id, is_index, name = found.groups()
+            place = Place("index" if is_index else "collection", _text(name))
+            await self._questions(scope, receive, send, app_id=_app_id(app_id), place=place)
             return
         if (
             self._functions is not None
@@ -81,3 +94,7 @@ class Dispatch:
 
 def _app_id(text: bytes | None) -> str:
     return FIRST_APP if text is None else unquote_to_bytes(text).decode("latin-1")
+
+
+def _text(path: bytes) -> str:
+    return unquote_to_bytes(path).decode("utf-8", "replace")

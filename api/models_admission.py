@@ -4,7 +4,7 @@ import time
 
 from butterbase.ai.errors import AiError
 from butterbase.ai.http import problems as ai_problems
-from butterbase.ai.http.endpoint import Headers
+from butterbase.ai.http.connection import Headers
 from butterbase.api import problems
 from butterbase.api.apps import Apps
 from butterbase.api.callers import verify_caller

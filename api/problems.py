@@ -13,11 +13,24 @@ import msgspec
 from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
+from butterbase.ai.documents.errors import (
+    DocumentError,
+    DocumentTooLargeError,
+    DocumentTypeUnsupportedError,
+    FetchFailedError,
+    ParserError,
+)
 from butterbase.ai.http.body import BodyTooLargeError
 from butterbase.ai.rag_errors import (
+    CollectionExistsError,
     CollectionNotFoundError,
     DocumentNotFoundError,
+    DocumentNotParsedError,
+    IndexExistsError,
+    IndexNotFoundError,
+    NothingToIngestError,
     RagRequestError,
+    StorageObjectError,
 )
 from butterbase.api.errors import (
     BodiesFullError,
@@ -75,7 +88,18 @@ _STATUS: dict[type, int] = {
     OperatorFactorError: 403,
     CollectionNotFoundError: 404,
     DocumentNotFoundError: 404,
+    IndexNotFoundError: 404,
+    IndexExistsError: 409,
     RagRequestError: 400,
+    StorageObjectError: 400,
+    CollectionExistsError: 409,
+    DocumentNotParsedError: 409,
+    NothingToIngestError: 409,
+    DocumentError: 400,
+    DocumentTooLargeError: 413,
+    DocumentTypeUnsupportedError: 415,
+    ParserError: 503,
+    FetchFailedError: 502,
     EmbedderError: 503,
     NotFoundError: 404,
     BodyTooLargeError: 413,

@@ -24,7 +24,8 @@ from psycopg_pool import AsyncConnectionPool
 from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.config.configs import AiConfigs
 from butterbase.ai.http.admin import add_routes
-from butterbase.ai.http.endpoint import AiEndpoint, Headers
+from butterbase.ai.http.connection import Headers
+from butterbase.ai.http.endpoint import AiEndpoint
 from butterbase.ai.money.ledger import Ledger
 from butterbase.ai.seams import NO_SEAMS, Seams
 from butterbase.ai.settings import AiSettings

@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from argon2 import PasswordHasher
 
+from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
 from butterbase.api.app import create_app
@@ -51,10 +53,17 @@ class Api:
 
 
 @asynccontextmanager
-async def running(installation: Installation, settings: ApiSettings) -> AsyncIterator[Api]:
+async def running(
+    installation: Installation, settings: ApiSettings, **documents: Any
+) -> AsyncIterator[Api]:
     keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
     app = create_app(
-        installation.cluster, settings, AiSettings(), EmbedderSettings(), models_dir=MODELS_DIR
+        installation.cluster,
+        settings,
+        AiSettings(),
+        EmbedderSettings(),
+        DocumentSettings(**documents),
+        models_dir=MODELS_DIR,
     )
     async with client_of(app) as client:
         yield Api(client, keys, installation)

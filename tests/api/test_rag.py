@@ -5,7 +5,7 @@ import pytest
 
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.settings import EmbedderSettings
-from butterbase.ai.rag import BODY_BYTES_MAX
+from butterbase.ai.rag.requests import BODY_BYTES_MAX
 from tests.api.conftest import MODELS_DIR, Api
 from tests.following import following
 from tests.waiting import until
@@ -54,6 +54,7 @@ async def ask(api: Api, user: dict[str, str], query: str) -> list[dict[str, obje
     answer = await api.client.post(
         "/v1/main/rag/notes/query", json={"query": query, "topK": 3}, headers=user
     )
+    assert answer.status_code == 200, answer.text
     passages: list[dict[str, object]] = answer.json()["passages"]
     return passages
 
@@ -66,6 +67,32 @@ async def test_a_question_finds_the_passage_that_answers_it(rag: Api) -> None:
     first, *_ = await ask(rag, ana, "when does the train go?")
     assert (first["heading"], first["documentId"]) == ("Trains", document)
     assert "nine" in str(first["content"])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+async def test_each_mode_finds_it_and_by_the_title_too(rag: Api, mode: str) -> None:
+    ana = await rag.sign_up("ana@example.com")
+    await make(rag, ana)
+    await until_ready(rag, ana, await add(rag, ana))
+    body = {"title": "Zeppelins", "text": "They are lighter than air.", "metadata": {"page": 2}}
+    added = await rag.client.post("/v1/main/rag/notes/documents", json=body, headers=ana)
+    zeppelins = added.json()["id"]
+    await until_ready(rag, ana, zeppelins)
+
+    async def found(query: str, **options: object) -> list[dict[str, object]]:
+        asked = {"query": query, "mode": mode, **options}
+        path = "/v1/main/rag/notes/query"
+        answer = await rag.client.post(path, json=asked, headers=ana)
+        assert answer.status_code == 200, answer.text
+        passages: list[dict[str, object]] = answer.json()["passages"]
+        return passages
+
+    assert (await found("what is a zeppelin?"))[0]["documentId"] == zeppelins
+    assert "nine" in str((await found("train leaves", filter={"page": 1}))[0]["content"])
+    assert zeppelins not in {p["documentId"] for p in await found("zeppelin", filter={"page": 1})}
+    if mode != "text":
+        (best,) = await found("the train leaves at nine", threshold=0.6)
+        assert best["heading"] == "Trains"
 
 
 async def test_nobody_finds_what_they_may_not_read(rag: Api) -> None:
@@ -168,8 +195,9 @@ async def test_a_name_that_another_user_has_taken_is_free(api: Api) -> None:
     await make(api, bo)
     mine = await add(api, bo)
     listed = await api.client.get("/v1/main/rag/notes/documents", headers=bo)
-    assert [document["id"] for document in listed.json()] == [mine]
-    assert (await api.client.get("/v1/main/rag/notes/documents", headers=ana)).json() == []
+    assert [document["id"] for document in listed.json()["documents"]] == [mine]
+    hers = await api.client.get("/v1/main/rag/notes/documents", headers=ana)
+    assert hers.json() == {"documents": [], "next": None}
 
 
 @pytest.mark.parametrize("caller", ["a user", "the service"])
@@ -179,7 +207,7 @@ async def test_a_name_of_ones_own_is_taken_once(api: Api, caller: str) -> None:
     again = await api.client.post(
         "/v1/main/rag/collections", json={"name": "notes"}, headers=headers
     )
-    assert (again.status_code, again.json()["code"]) == (409, "23505")
+    assert (again.status_code, again.json()["code"]) == (409, "collection_exists")
 
 
 async def test_ones_own_collection_comes_before_a_shared_one(api: Api) -> None:
@@ -207,7 +235,7 @@ async def test_of_two_shared_collections_a_name_stands_for_the_older(api: Api) -
     await add(api, bo)
     other = await api.sign_up("cy@example.com")
     listed = await api.client.get("/v1/main/rag/notes/documents", headers=other)
-    assert [document["id"] for document in listed.json()] == [older]
+    assert [document["id"] for document in listed.json()["documents"]] == [older]
 
 
 async def test_the_service_does_not_write_into_a_users_private_collection(api: Api) -> None:

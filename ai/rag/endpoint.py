@@ -1,0 +1,120 @@
+"""`POST query`, as an ASGI application: it may ask a model, and so must learn that a client left.
+
+Falcon neither tells nor lets that end a stream; see ai/http/endpoint.py.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from butterbase.ai.calls.call import Header
+from butterbase.ai.calls.gateway import Gateway
+from butterbase.ai.calls.passage import Answer
+from butterbase.ai.embedders.lazy import LazyEmbedder
+from butterbase.ai.http.body import decode_json
+from butterbase.ai.http.connection import (
+    Connection,
+    Headers,
+    Scope,
+    Send,
+    added_headers,
+    preflight,
+    send_answer,
+    send_whole,
+    text_of,
+)
+from butterbase.ai.http.departures import Departures, Receive
+from butterbase.ai.http.endpoint import caller_of
+from butterbase.ai.rag.answering import candidate_count, reply
+from butterbase.ai.rag.asking import Models
+from butterbase.ai.rag.search import Asker, Place, Question, Searcher
+from butterbase.ai.rag_errors import RagRequestError
+
+BODY_BYTES_MAX = 256 * 1024
+
+Admit: TypeAlias = Callable[[str, Headers], Awaitable[Asker]]
+"""App id, headers → the verified caller and its database. Raises ButterbaseError."""
+
+Render: TypeAlias = Callable[[Exception, Asker | None], Answer]
+"""An error as an answer; without an asker where the error is about who asks."""
+
+_QUESTION = msgspec.json.Decoder(Question)
+
+_log = logging.getLogger(__name__)
+
+
+class QueryEndpoint:
+    def __init__(
+        self,
+        gateway: Gateway,
+        embedder: LazyEmbedder,
+        admit: Admit,
+        *,
+        render: Render,
+        request_id_of: Callable[[str | None], str],
+    ) -> None:
+        self._gateway = gateway
+        self._searcher = Searcher(embedder)
+        self._admit = admit
+        self._render = render
+        self._request_id_of = request_id_of
+        self._departures = Departures()
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, *, app_id: str, place: Place
+    ) -> None:
+        headers: Headers = dict(reversed(scope["headers"]))
+        request_id = self._request_id_of(text_of(headers, b"x-request-id"))
+        added: list[Header] = added_headers(headers, request_id)
+        if scope["method"] == "OPTIONS":
+            await send_whole(send, 200, [*preflight(headers), *added], b"")
+            return
+        if scope["method"] != "POST":
+            await send_whole(send, 405, [(b"allow", b"POST"), *added], b"")
+            return
+        connection = Connection(self._departures, headers, receive, BODY_BYTES_MAX)
+        try:
+            asked = _Asked(app_id, place, headers, request_id)
+            answer = await self._answer(asked, connection)
+            await send_answer(send, answer.status, answer.headers + added, answer.body)
+        except asyncio.CancelledError:
+            if not connection.has_left:
+                raise
+            connection.forgive()
+        finally:
+            connection.end()
+
+    async def _answer(self, asked: "_Asked", connection: Connection) -> Answer:
+        asker: Asker | None = None
+        try:
+            asker = await self._admit(asked.app_id, asked.headers)
+            return await self._perform(asked, asker, connection)
+        except Exception as error:  # what nobody foresaw is told without details
+            return self._render(error, asker)
+
+    async def _perform(self, asked: "_Asked", asker: Asker, connection: Connection) -> Answer:
+        question = decode_json(_QUESTION, await connection.read(), _refusal)
+        question.check()
+        models = None
+        if question.synthesize or question.rerank:
+            caller = caller_of(asked.app_id, asker.claims, asked.request_id)
+            models = Models(self._gateway, caller, connection, question.model)
+            await models.check()
+        count = candidate_count(question)
+        found = await self._searcher.find(asker, asked.place, question, count=count)
+        return await reply(question, found, models)
+
+
+class _Asked(Struct, frozen=True):
+    app_id: str
+    place: Place
+    headers: Headers
+    request_id: str
+
+
+def _refusal(reason: str) -> RagRequestError:
+    return RagRequestError(f"the body cannot be read: {reason}")
