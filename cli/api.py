@@ -30,6 +30,7 @@ def serve(settings: Settings) -> None:
             settings.api,
             settings.ai,
             settings.embedder,
+            settings.documents,
             models_dir=models_dir(settings),
             realtime=settings.stream.realtime,
             functions=settings.functions,

@@ -1,7 +1,7 @@
 """One app's log, and all that follows from it.
 
 publication, slot → consumer ─┬─ realtime → sockets
-                              ├─ embeddings → chunks → vectors
+                              ├─ embeddings → marks → passages with vectors
                               ├─ triggers → invocations of functions
                               ├─ schema changes → the api's workers
                               └─ the publication itself, kept in step with the schema
@@ -16,7 +16,9 @@ from functools import partial
 from msgspec import Struct
 from psycopg import AsyncConnection
 
+from butterbase.ai.documents.worker import DocumentSlots, DocumentWorker
 from butterbase.ai.embedders.lazy import LazyEmbedder
+from butterbase.ai.embedders.tokens import open_tokenizer
 from butterbase.api.apps import keys_of
 from butterbase.api.auth.config import AuthConfig
 from butterbase.api.auth.config_store import CACHED_S, AuthConfigs
@@ -32,11 +34,11 @@ from butterbase.ingest.consumer import Reader
 from butterbase.ingest.lsn import LSN
 from butterbase.ingest.rereading import Log
 from butterbase.projections.embeddings import Embeddings
+from butterbase.projections.indexes.indexer import Indexer
 from butterbase.projections.projection import Projection
 from butterbase.projections.schema_announcer import SchemaAnnouncer
 from butterbase.projections.status import LogStatus, RealtimeStatus
 from butterbase.projections.triggers import Triggers
-from butterbase.projections.vectors import VectorWorker
 from butterbase.realtime.changes.hub import Hub
 from butterbase.realtime.rooms.directory import Rooms
 from butterbase.realtime.rooms.partitions import Partitions
@@ -68,6 +70,7 @@ class AppStream:
         cluster: Cluster,
         settings: Settings,
         embedder: LazyEmbedder,
+        documents: DocumentSlots,
         *,
         more_projections: Sequence[Projection] = (),
         close_sockets: Callable[[AppRealtime], None] = lambda _: None,
@@ -80,6 +83,7 @@ class AppStream:
         self._cluster = cluster
         self._settings = settings
         self._embedder = embedder
+        self._documents = documents
         self._more_projections = tuple(more_projections)
         self._close_sockets = close_sockets
         self._log: FollowedLog | None = None
@@ -114,7 +118,8 @@ class AppStream:
         self, group: asyncio.TaskGroup, log: Log, beginning: Beginning, executor: Executor
     ) -> None:
         control_dsn = self._cluster.dsn(LoginRole.STREAM, self._cluster.control_database)
-        vectors = VectorWorker(self._embedder.get, log.dsn)
+        owner_dsn = self._cluster.owner_dsn(self._app.id, self._app.database)
+        indexer = Indexer(self._embedder, open_tokenizer, dsn=log.dsn, owner_dsn=owner_dsn)
         readers: list[Reader] = [
             SchemaAnnouncer(self._app.id, control_dsn),
             PublicationKeeper(self._app.id, self._publish),
@@ -125,16 +130,16 @@ class AppStream:
             readers += [hub, rooms]
             tokens = await self._tokens(group)
             realtime = AppRealtime(partial(_verify, tokens), hub, rooms)
-            owner_dsn = self._cluster.owner_dsn(self._app.id, self._app.database)
             group.create_task(Partitions(owner_dsn).run())
         if self._needs.collections:
-            group.create_task(vectors.run())
+            group.create_task(indexer.run())
+            group.create_task(DocumentWorker(self._documents, log.dsn).run())
         has_triggered = asyncio.Event()
         if self._needs.functions:
             group.create_task(self._tell_functions(has_triggered))
 
         def applied() -> None:
-            vectors.wake()
+            indexer.wake()
             has_triggered.set()
 
         self._log = FollowedLog(

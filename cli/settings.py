@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo, fields, replace
 
+from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
 from butterbase.api.functions.settings import FunctionsSettings
@@ -115,6 +116,7 @@ class Settings(Struct, frozen=True):
     api: ApiSettings
     ai: AiSettings
     embedder: EmbedderSettings
+    documents: DocumentSettings
     stream: StreamSettings
     functions: FunctionsSettings
     telemetry: TelemetrySettings

@@ -27,12 +27,21 @@ REALTIME_TABLES: Final = (
     ("auth", "sessions"),
     ("realtime", "messages"),
 )
-COLLECTION_TABLES: Final = (("ai", "documents"),)
+COLLECTION_TABLES: Final = (("ai", "collections"), ("ai", "documents"))
 # Beside those of the schemas that are exposed.
 TRIGGER_TABLES: Final = (("auth", "users"), ("functions", "triggers"))
 
 _NEEDS: Final = "select realtime, collections, functions from butterbase.apps where id = %s"
 _SCHEMAS: Final = "select nspname from pg_namespace where nspname = any(%s)"
+# A database that is being set up has no indexes yet.
+_HAS_INDEXES: Final = "select to_regclass('ai.indexes') is not null"
+_INDEXED: Final = """
+select distinct n.nspname, c.relname
+from ai.indexes i
+join pg_class c on c.oid = i.source
+join pg_namespace n on n.oid = c.relnamespace
+where i.dropped_at is null and n.nspname <> all(%s)
+"""
 _NOTE_SLOT: Final = """
 insert into butterbase.app_slots (database, slot) values (%s, %s)
 on conflict (database) do update set slot = excluded.slot
@@ -105,7 +114,15 @@ async def publish_app(
     async with await connect(cluster.admin_dsn(database)) as conn:
         cursor = await conn.execute(_SCHEMAS, [list(needs.schemas(schemas))])
         there = [name for (name,) in await cursor.fetchall()]
-        await ensure_publication(conn, PUBLICATION, schemas=there, tables=needs.tables)
+        tables = [*needs.tables, *(await _indexed_tables(conn, there) if needs.collections else ())]
+        await ensure_publication(conn, PUBLICATION, schemas=there, tables=tables)
+
+
+async def _indexed_tables(conn: AsyncConnection, published: Collection[str]) -> list[QualifiedName]:
+    """Those that have an index over their columns and are in none of the published schemas."""
+    if await (await conn.execute(_HAS_INDEXES)).fetchone() != (True,):
+        return []
+    return await (await conn.execute(_INDEXED, [list(published)])).fetchall()
 
 
 async def read_needs(control: AsyncConnection, app: App) -> Needs:

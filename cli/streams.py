@@ -13,6 +13,7 @@ from typing import Final
 import psycopg
 from psycopg import AsyncConnection
 
+from butterbase.ai.documents.worker import DocumentSlots
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.cli.app_stream import AppStream, FollowedApp
 from butterbase.cli.errors import SteppedDownError, first_of
@@ -69,6 +70,7 @@ class Streams:
         self._cluster = cluster
         self._settings = settings
         self._embedder = embedder
+        self._documents = DocumentSlots(settings.documents)
         self._more_projections = more_projections
         self._apps_changed = asyncio.Event()
         self._are_apps_known = asyncio.Event()
@@ -204,6 +206,7 @@ class Streams:
             self._cluster,
             self._settings,
             self._embedder,
+            self._documents,
             more_projections=self._more_projections(app),
             close_sockets=self.close_sockets,
         )

@@ -90,9 +90,12 @@ async def ingest(http: httpx.AsyncClient, repository: Path) -> str:
             while waiting:
                 for document_id, title in list(waiting.items()):
                     document = _read(await http.get(f"documents/{document_id}"))
-                    hold(document["status"] != "failed", f"{title}: {document['error']}")
+                    hold(
+                        document["status"] not in ("failed", "dead"),
+                        f"{title}: {document['error']}",
+                    )
                     if document["status"] == "ready":
-                        chunk_count += document["chunks"]
+                        chunk_count += document["progress"]["chunks"]
                         del waiting[document_id]
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
@@ -114,7 +117,7 @@ async def ask(http: httpx.AsyncClient) -> tuple[list[str], str]:
         f"{first['title']!r} came first, with {text[:80]!r}",
     )
     contents = [passage["content"] for passage in passages]
-    return contents, f"{first['heading']!r}, cosine {first['score']:.2f}"
+    return contents, f"{first['heading']!r}, cosine {first['similarity']:.2f}"
 
 
 async def complete(

@@ -85,6 +85,7 @@ async def temporary(settings: Settings) -> AsyncIterator[Instance]:
             api=ApiSettings(port=port),
             ai=settings.ai,
             embedder=settings.embedder,
+            documents=settings.documents,
             stream=StreamSettings(),
             functions=settings.functions,
             telemetry=settings.telemetry,

@@ -229,7 +229,7 @@ async def test_what_is_published_is_what_is_needed(
     await publish_app(
         installation.cluster, name, Needs(realtime=False, functions=False), ["public"]
     )
-    assert await published(main) == ({"ai"}, {"documents"})
+    assert await published(main) == ({"ai"}, {"collections", "documents"})
     await publish_app(
         installation.cluster, name, Needs(realtime=False, collections=False), ["public"]
     )

@@ -45,8 +45,8 @@ CALLS = "select count(*)::int from butterbase.events"
 COUNTED = "select coalesce(sum(requests), 0)::int from butterbase.usage"
 DOCUMENTS = "select count(*)::int from ai.documents"
 INDEXED = """
-select count(*)::int from ai.document_index i join ai.documents d on d.id = i.document_id
-where i.version = d.version and exists (select from ai.chunks c where c.document_id = d.id)
+select count(*)::int from ai.index_rows r join ai.documents d on d.id = r.document_id
+where exists (select from ai.chunks c where c.document_id = d.id and c.content = d.content)
 """
 
 
