@@ -8,7 +8,9 @@ https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Preve
 import asyncio
 import errno
 import functools
+import ipaddress
 import logging
+import socket
 import ssl
 import zlib
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from butterbase.ai.documents.errors import (
     FetchFailedError,
     FetchRefusedError,
 )
-from butterbase.ai.providers.upstream import public_socket
+from butterbase.ai.providers.upstream import is_public, public_socket
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,25 @@ def check_url(text: str) -> URL:
     if any(not c.isprintable() for c in text):
         raise FetchRefusedError("the URL cannot be read")
     return url.with_fragment(None)
+
+
+def check_address(url: URL) -> None:
+    """Raises FetchRefusedError for what is a private address as it stands, however it is written.
+
+    So much can be told at once. What a name leads to is judged when it is connected to.
+    """
+    host = (url.host or "").partition("%")[0].rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        raise _not_public()
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(host))  # 0x7f.1, 2130706433
+        except (OSError, ValueError):
+            return
+    if not is_public(address):
+        raise _not_public()
 
 
 class Fetcher:
@@ -195,16 +216,20 @@ def _fault(error: Exception) -> FetchRefusedError | FetchFailedError:
     os_error = getattr(error, "os_error", error)
     numbers = {getattr(one, "errno", None) for one in _causes(os_error)}
     if errno.EACCES in numbers:
-        return FetchRefusedError(
-            "the URL leads to an address that is not public",
-            hint="the operator can allow private networks with documents_private_urls",
-        )
+        return _not_public()
     logger.info("a URL was not fetched: %s", type(error).__name__)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return FetchFailedError("the URL's host has no address")
     if isinstance(error, aiohttp.ClientSSLError):
         return FetchFailedError("the server's certificate is not accepted")
     return FetchFailedError("the server cannot be reached, or broke off")
+
+
+def _not_public() -> FetchRefusedError:
+    return FetchRefusedError(
+        "the URL leads to an address that is not public",
+        hint="the operator can allow private networks with documents_private_urls",
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -21,6 +21,9 @@ QUERIES = load_queries("rag_collections")
 CHUNK_TOKENS = 200
 OVERLAP_TOKENS = 30
 
+RESERVED_NAMES = frozenset({"collections", "indexes"})
+"""What stands in their place in paths: `rag/indexes/{name}/query`."""
+
 _ChunkTokens = Annotated[int, Meta(ge=16, le=4000)]
 _OverlapTokens = Annotated[int, Meta(ge=0, le=2000)]
 _Text = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -65,6 +68,7 @@ class CollectionsResource:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         new = await read(req, _NEW)
+        _check_name(new.name)
         if (new.read_policy is not None) != (new.access_mode == "custom"):
             raise RagRequestError(
                 "readPolicy and accessMode custom belong together",
@@ -81,6 +85,8 @@ class CollectionResource:
 
     async def on_patch(self, req: Request, resp: Response, collection: str) -> None:
         change = await read(req, _CHANGE)
+        if change.name is not UNSET:
+            _check_name(change.name)
         if change.chunk_tokens is not UNSET and change.overlap_tokens is not UNSET:
             _check_overlap(change.chunk_tokens, change.overlap_tokens)
         result = await _run(
@@ -97,6 +103,14 @@ def _found(result: Result) -> bytes | None:
     if not result.row_count:
         raise CollectionNotFoundError
     return result.value()
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED_NAMES:
+        raise RagRequestError(
+            f"a collection cannot be named {name}",
+            hint="paths have that word in the place of a collection's name",
+        )
 
 
 def _check_overlap(chunk_tokens: int, overlap_tokens: int) -> None:

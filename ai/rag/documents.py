@@ -13,7 +13,14 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from butterbase.ai.documents.settings import DocumentSettings
-from butterbase.ai.rag.ingestion import Ingestion, Text, Upload, Url, read_ingestion
+from butterbase.ai.rag.ingestion import (
+    Ingestion,
+    Text,
+    Upload,
+    Url,
+    check_metadata,
+    read_ingestion,
+)
 from butterbase.ai.rag.requests import answer, document_id, read, run_all
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
@@ -53,7 +60,7 @@ _CHANGE = msgspec.json.Decoder(DocumentChange)
 
 class DocumentsResource:
     def __init__(self, settings: DocumentSettings) -> None:
-        self._bytes_max = settings.documents_bytes_max
+        self._settings = settings
 
     async def on_get(self, req: Request, resp: Response, collection: str) -> None:
         status, after = req.get_param("status"), req.get_param("after")
@@ -68,7 +75,7 @@ class DocumentsResource:
         answer(resp, result.value())
 
     async def on_post(self, req: Request, resp: Response, collection: str) -> None:
-        new = await read_ingestion(req, bytes_max=self._bytes_max)
+        new = await read_ingestion(req, self._settings)
         id_, said = str(uuid4()), new.said
         text = new.text if isinstance(new, Text) else None
         added = _statement(
@@ -94,7 +101,10 @@ class DocumentResource:
 
     async def on_patch(self, req: Request, resp: Response, collection: str, document: str) -> None:
         id_ = document_id(document)
-        change = msgspec.json.encode(await read(req, _CHANGE))
+        body = await read(req, _CHANGE)
+        if body.metadata is not UNSET:
+            check_metadata(body.metadata)
+        change = msgspec.json.encode(body)
         changed, shown = await run_all(
             req,
             _statement("change_document", collection, id_, change),
@@ -137,13 +147,13 @@ class IngestResource:
     """
 
     def __init__(self, settings: DocumentSettings) -> None:
-        self._bytes_max = settings.documents_bytes_max
+        self._settings = settings
 
     async def on_post(self, req: Request, resp: Response, collection: str, document: str) -> None:
         id_ = document_id(document)
         new = None
         if req.content_length or req.get_header("Transfer-Encoding"):
-            new = await read_ingestion(req, bytes_max=self._bytes_max)
+            new = await read_ingestion(req, self._settings)
         (found,) = await run_all(req, _statement("find_document", collection, id_))
         _found(found)
         statements = _again(id_, found) if new is None else _replacing(id_, new)

@@ -16,7 +16,8 @@ from falcon.asgi.multipart import BodyPart
 from msgspec import Meta, Struct
 
 from butterbase.ai.documents.errors import DocumentEmptyError
-from butterbase.ai.documents.fetching import check_url
+from butterbase.ai.documents.fetching import check_address, check_url
+from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.documents.types import media_type, type_of
 from butterbase.ai.http.body import BodyTooLargeError, read_body
 from butterbase.ai.rag.requests import decode, read
@@ -25,6 +26,8 @@ from butterbase.ai.rag_errors import RagRequestError, StorageObjectError
 FIELD_BYTES_MAX = 64 * 1024
 """Of a multipart field besides the file."""
 FIELD_COUNT_MAX = 16
+METADATA_BYTES_MAX = 32 * 1024
+"""Each passage has a copy."""
 
 _Title = Annotated[str, Meta(max_length=1000)]
 _Source = Annotated[str, Meta(max_length=4000)]
@@ -73,11 +76,13 @@ _DOCUMENT = msgspec.json.Decoder(JsonDocument)
 _METADATA = msgspec.json.Decoder(dict[str, Any])
 
 
-async def read_ingestion(req: Request, *, bytes_max: int) -> Ingestion:
+async def read_ingestion(req: Request, settings: DocumentSettings) -> Ingestion:
     """Raises RagRequestError, BodyTooLargeError, StorageObjectError, DocumentError."""
+    bytes_max = settings.documents_bytes_max
     kind = media_type(req.content_type or "")
     if kind in _JSON:
-        return _from_json(await read(req, _DOCUMENT))
+        body = await read(req, _DOCUMENT)
+        return _from_json(body, is_private_allowed=settings.documents_private_urls)
     if kind == "multipart/form-data":
         upload = await _from_form(req, bytes_max)
     else:
@@ -92,12 +97,22 @@ async def read_ingestion(req: Request, *, bytes_max: int) -> Ingestion:
     return upload
 
 
-def _from_json(body: JsonDocument) -> Ingestion:
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Raises RagRequestError."""
+    if len(msgspec.json.encode(metadata)) > METADATA_BYTES_MAX:
+        raise RagRequestError(
+            f"metadata is larger than {METADATA_BYTES_MAX} bytes",
+            hint="it is for what passages are filtered by; texts belong into the document",
+        )
+
+
+def _from_json(body: JsonDocument, *, is_private_allowed: bool) -> Ingestion:
     if bytes(body.storage):
         raise StorageObjectError(
             hint="send the file itself, as multipart/form-data or with its own Content-Type"
         )
     said = Said(body.title, body.source, body.metadata)
+    check_metadata(said.metadata or {})
     if (body.text is None) == (body.url is None):
         raise RagRequestError(
             "the body must have either text or url",
@@ -105,8 +120,12 @@ def _from_json(body: JsonDocument) -> Ingestion:
         )
     if body.url is None:
         assert body.text is not None
+        if not body.text.strip():
+            raise DocumentEmptyError("the text is blank")
         return Text(said, body.text)
-    check_url(body.url)
+    url = check_url(body.url)
+    if not is_private_allowed:
+        check_address(url)
     return Url(said, body.url)
 
 
@@ -168,9 +187,11 @@ def _said(fields: Mapping[str, str]) -> Said:
     if "metadata" in given:
         given["metadata"] = decode(_METADATA, given["metadata"].encode())
     try:
-        return msgspec.convert(given, Said)
+        said = msgspec.convert(given, Said)
     except msgspec.ValidationError as error:
         raise RagRequestError(str(error)) from error
+    check_metadata(said.metadata or {})
+    return said
 
 
 def _disposed(header: str | None) -> str:

@@ -130,6 +130,7 @@ class Searcher:
             if opened is None or opened.known_until_s < monotonic():
                 opened = await _open(asker, place, question.mode, count)
                 if opened is None:
+                    await _check_filter(asker, question)
                     return b"[]"
                 self._keep(key, opened)
             try:
@@ -137,7 +138,7 @@ class Searcher:
             except DatabaseError as error:
                 self._opened.pop(key, None)
                 if error.sqlstate == INVALID_PARAMETER:
-                    raise RagRequestError(error.message, hint=error.hint) from error
+                    raise _refusal(error) from error
                 if error.sqlstate != UNDEFINED_TABLE or attempt == ATTEMPT_COUNT_MAX:
                     raise
             else:
@@ -153,15 +154,27 @@ class Searcher:
         self._opened[key] = opened
 
     async def _search(
-        self, asker: Asker, place: Place, question: Question, count: int, opened: _Opened
+        self,
+        asker: Asker,
+        place: Place,
+        question: Question,
+        count: int,
+        opened: _Opened,
+        *,
+        is_present: bool = False,
     ) -> bytes | None:
-        """None where the name does not stand for it any more."""
+        """None where the name does not stand for it any more.
+
+        Passages of deleted documents, which lie there until they are cleared away, take no places
+        where it `is_present`: slower, and so only asked for where some were met.
+        """
         vector = None if question.mode == "text" else await self._embed(opened, question.query)
         values: Parameters = (question.query.encode(), vector, _number(question.threshold))
         search, filter_ = opened.search, bytes(question.filter)
-        if search is None or filter_ != NO_FILTER:
+        if search is None or filter_ != NO_FILTER or is_present:
             search = QUERIES["search_version"]
-            more = (opened.version, b"%d" % count, filter_, question.mode.encode())
+            present = b"true" if is_present else b"false"
+            more = (opened.version, b"%d" % count, filter_, question.mode.encode(), present)
             values = (*values, *more)
         shape = QUERIES[f"passages_of_{place.kind}"]
         candidates = max(CANDIDATES_MIN, 2 * count)
@@ -172,7 +185,11 @@ class Searcher:
             Statement.of(QUERIES[f"check_{place.kind}"], opened.version, place.name),
             read_only=True,
         )
-        return (found.value() or b"[]") if still.row_count else None
+        if not still.row_count:
+            return None
+        if found.value(column=1) != b"0" and not is_present:
+            return await self._search(asker, place, question, count, opened, is_present=True)
+        return found.value() or b"[]"
 
     async def _embed(self, opened: _Opened, text: str) -> bytes:
         embedder = await self._embedder.get(opened.model)
@@ -197,6 +214,23 @@ async def _open(asker: Asker, place: Place, mode: Mode, count: int) -> _Opened |
     if version is None or model is None or dimensions is None:
         return None
     return _Opened(version, model.decode(), int(dimensions), search, monotonic() + KNOWN_S)
+
+
+async def _check_filter(asker: Asker, question: Question) -> None:
+    """Raises RagRequestError: what is wrong is told before there is anything to find."""
+    if (filter_ := bytes(question.filter)) == NO_FILTER:
+        return
+    try:
+        checking = Statement(QUERIES["check_filter"], (filter_,))
+        await asker.executor.run_as(asker.claims, checking, read_only=True)
+    except DatabaseError as error:
+        if error.sqlstate != INVALID_PARAMETER:
+            raise
+        raise _refusal(error) from error
+
+
+def _refusal(error: DatabaseError) -> RagRequestError:
+    return RagRequestError(error.message, hint=error.hint)
 
 
 def _number(value: float | None) -> bytes | None:

@@ -38,25 +38,31 @@ select set_config('jit', 'off', true) is null,
   set_config('hnsw.iterative_scan', 'strict_order', true) is null,
   set_config('hnsw.ef_search', $1, true) is null;
 
+-- name: check_filter
+-- Raises where it is none.
+select ai.filter_condition($1::jsonb) is null;
+
 -- name: search_version
 -- In the place of a search's text.
 select * from ai.search_version(
-  $4::bigint, $1::text, $2::extensions.vector, $5::int, $6::jsonb, $3::float8, $7);
+  $4::bigint, $1::text, $2::extensions.vector, $5::int, $6::jsonb, $3::float8, $7, $8::boolean);
 
 -- name: passages_of_collection
 -- The search's text stands in the braces. $1: the question; $2: its vector; $3: the least similarity.
+-- And how many were found of documents that are gone.
 select coalesce(json_agg(json_build_object('documentId', d.id, 'title', d.title,
   'source', d.source, 'ordinal', s.ordinal, 'heading', s.heading, 'page', s.page,
   'start', s.start_offset, 'end', s.end_offset, 'content', s.content, 'metadata', s.metadata,
-  'score', s.score, 'similarity', s.similarity) order by s.rank), '[]')::text
+  'score', s.score, 'similarity', s.similarity) order by s.rank)
+  filter (where d.id is not null), '[]')::text, count(*) filter (where d.id is null)
 from ({search}) s
-cross join lateral (
+left join lateral (
   select d.id, d.title, d.source from ai.documents d where d.id = (s.key ->> 'id')::uuid
-  offset 0) d;
+  offset 0) d on true;
 
 -- name: passages_of_index
 select coalesce(json_agg(json_build_object('key', s.key, 'field', s.field, 'ordinal', s.ordinal,
   'heading', s.heading, 'start', s.start_offset, 'end', s.end_offset, 'content', s.content,
   'metadata', s.metadata, 'score', s.score, 'similarity', s.similarity) order by s.rank),
-  '[]')::text
+  '[]')::text, 0
 from ({search}) s;

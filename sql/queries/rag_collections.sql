@@ -35,8 +35,15 @@ select json_build_object('id', c.id, 'name', c.name, 'accessMode', c.access_mode
   'building', (
     select json_build_object('version', b.number, 'model', b.model,
       'chunkTokens', b.chunk_tokens, 'overlapTokens', b.overlap_tokens,
-      'documentsDone', b.row_count, 'documentsTotal', b.row_total, 'error', b.error)
+      'documentsDone', b.row_count, 'documentsTotal', b.row_total,
+      'documentsPerS', round(p.rate, 1),
+      'etaS', case when p.rate > 0 then ceil(greatest(0, b.row_total - b.row_count) / p.rate) end,
+      'error', b.error)
     from ai.indexes i join ai.index_versions b on b.id = i.building_version
+    cross join lateral (
+      select case when b.sampled_at < now()
+        then (b.row_count - b.sampled_count) / extract(epoch from now() - b.sampled_at) end as rate
+    ) p
     where i.collection_id = c.id))
 from ai.collections c
 where c.id = ai.collection_named($1);

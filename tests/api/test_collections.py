@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.api.conftest import Api
@@ -23,6 +24,23 @@ async def test_a_collection_is_shown_and_changed(api: Api) -> None:
     found = (await api.client.get(f"{COLLECTIONS}/papers", headers=ana)).json()
     # What is in use stays until the new one is made beside it.
     assert (found["index"]["chunkTokens"], found["building"]["chunkTokens"]) == (100, 300)
+
+
+async def test_what_is_made_beside_tells_how_far_it_is(api: Api) -> None:
+    ana = await api.sign_up("ana@example.com")
+    await make(api, ana)
+    path = f"{COLLECTIONS}/notes"
+    await api.client.patch(path, json={"chunkTokens": 300}, headers=ana)
+    with psycopg.connect(api.installation.main.dsn, autocommit=True) as conn:
+        conn.execute(
+            "update ai.index_versions v set row_total = 5000, row_count = 3000,"
+            " sampled_at = now() - interval '1000 s', sampled_count = 1000"
+            " from ai.indexes i where v.id = i.building_version"
+        )
+    building = (await api.client.get(path, headers=ana)).json()["building"]
+    assert (building["documentsDone"], building["documentsTotal"]) == (3000, 5000)
+    assert building["documentsPerS"] == pytest.approx(2, abs=0.2)
+    assert building["etaS"] == pytest.approx(1000, abs=100)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,10 @@ async def test_a_file_can_be_the_whole_body(working: Api) -> None:
         ("application/json", b"{}", 400, "rag_request_invalid"),
         ("application/json", b'{"url": "ftp://a/"}', 400, "document_fetch_refused"),
         ("application/json", b'{"url": "http://a:b@c/"}', 400, "document_fetch_refused"),
+        ("application/json", b'{"url": "http://169.254.169.254/"}', 400, "document_fetch_refused"),
+        ("application/json", b'{"text": " \\n\\t "}', 400, "document_empty"),
+        ("application/json", b'{"text": "a", "metadata": {"a": "%b"}}' % (b"a" * 40_000), 400,
+         "rag_request_invalid"),
         ("application/json", b'{"storage": {"bucket": "b", "path": "p"}}', 400,
          "document_storage_unsupported"),
         ("image/png", b"\x89PNG", 415, "document_type_unsupported"),
@@ -270,8 +274,10 @@ async def test_a_document_is_described_anew(api: Api) -> None:
     path, change = f"{DOCUMENTS}/{document}", {"title": "T", "source": None, "metadata": {"b": 2}}
     changed = (await api.client.patch(path, json=change, headers=ana)).json()
     assert {name: changed[name] for name in change} == change
-    refused = await api.client.patch(path, json={"text": "b"}, headers=ana)
-    assert refused.status_code == 400
+    refusals: list[dict[str, object]] = [{"text": "b"}, {"metadata": {"a": "a" * 40_000}}]
+    for refusal in refusals:
+        refused = await api.client.patch(path, json=refusal, headers=ana)
+        assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
 
 
 async def test_documents_are_listed_in_parts(api: Api) -> None:

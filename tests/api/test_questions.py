@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import httpx
 import numpy as np
 import psycopg
 import pytest
@@ -203,6 +204,18 @@ async def test_only_post_asks_and_browsers_may(asking: Api, ana: dict[str, str])
     assert answered.headers["x-request-id"]
 
 
+async def test_a_bad_filter_is_refused_before_there_is_anything_to_find(asking: Api) -> None:
+    ana = await asking.sign_up("ana@example.com")
+    made = await asking.client.post("/v1/main/rag/collections", json={"name": "notes"}, headers=ana)
+    assert made.status_code == 201, made.text
+    refusals: list[Any] = [[], None, "a", {"a": {"$near": 1}}, {"$or": {}}]
+    for filter_ in refusals:
+        question = {"query": "whale", "mode": "text", "filter": filter_}
+        refused = await asking.client.post(PATH, json=question, headers=ana)
+        assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
+    assert (await ask(asking, ana, filter={"a": 1}))["passages"] == []
+
+
 async def test_an_index_of_columns_is_asked_as_a_collection_is(
     asking: Api, ana: dict[str, str]
 ) -> None:
@@ -216,6 +229,87 @@ async def test_an_index_of_columns_is_asked_as_a_collection_is(
     # Of the rows with whales, two are hers, and one is another's.
     assert sorted(passage["key"]["id"] for passage in asked.json()["passages"]) == [0, 2]
     assert {passage["field"] for passage in asked.json()["passages"]} == {"body"}
+
+
+async def test_passages_of_deleted_documents_take_nobodys_place(
+    asking: Api, ana: dict[str, str]
+) -> None:
+    # As long as nobody has cleared them away.
+    with published(asking.installation) as passages:
+        passages.collection(
+            "boats", [*[Text("boat boat", VECTOR)] * 30, *TEXTS, Text("a small boat", VECTOR)],
+            owner=user_id(passages),
+        )  # fmt: skip
+        passages.conn.execute("delete from ai.documents where content = 'boat boat'")
+    question = {"query": "boat", "mode": "text"}
+    found = await asking.client.post("/v1/main/rag/boats/query", json=question, headers=ana)
+    assert [passage["content"] for passage in found.json()["passages"]] == ["a small boat"]
+
+
+async def test_policies_and_privileges_that_change_hold_for_the_next_question(
+    asking: Api, ana: dict[str, str]
+) -> None:
+    with published(asking.installation) as passages:
+        passages.index("posts", TEXTS, [user_id(passages), UUID(int=9)] * 2)
+
+    async def asked() -> httpx.Response:
+        question = {"query": "whale", "mode": "text", "topK": 10}
+        path = "/v1/main/rag/indexes/posts/query"
+        return await asking.client.post(path, json=question, headers=ana)
+
+    async def found() -> set[int]:
+        answer = await asked()
+        assert answer.status_code == 200, answer.text
+        return {passage["key"]["id"] for passage in answer.json()["passages"]}
+
+    with psycopg.connect(asking.installation.main.dsn, autocommit=True) as superuser:
+        superuser.execute("alter table public.posts disable row level security")
+        assert await found() == {0, 2, 3}
+        # The search that is known by now was made for a table without policies.
+        superuser.execute("alter table public.posts enable row level security")
+        assert await found() == {0, 2}
+        superuser.execute("drop policy own on public.posts")
+        assert await found() == set()
+        superuser.execute("create policy all_of_them on public.posts using (id <> 0)")
+        assert await found() == {2, 3}
+        superuser.execute("revoke select on public.posts from authenticated")
+        assert [(await asked()).status_code for _ in range(2)] == [403, 404]
+        superuser.execute("grant select (id, user_id) on public.posts to authenticated")
+        assert await found() == set()
+        superuser.execute("grant select (body) on public.posts to authenticated")
+        assert await found() == {2, 3}
+        superuser.execute("update public.posts set id = 30 where id = 3")
+        assert await found() == {2}
+
+
+async def test_functions_of_the_developers_search_as_their_caller(
+    asking: Api, ana: dict[str, str]
+) -> None:
+    bo = await asking.sign_up("bo@example.com")
+    with published(asking.installation) as passages:
+        bos = passages.one("select id from auth.users where email = 'bo@example.com'")
+        hers = user_id(passages)
+        passages.index("posts", TEXTS, [hers, bos, bos, hers])
+    asking.installation.as_owner(
+        "create function public.find(query text) returns setof text language sql stable"
+        " begin atomic select s.content from ai.search('posts', query => find.query) s; end;"
+        "create function public.find_notes(query text) returns setof text language sql stable"
+        " begin atomic select s.content from ai.search_collection('notes',"
+        "   query => find_notes.query, filter => jsonb_build_object('lang', 'de')) s; end;"
+        "notify pgrst, 'reload schema'"
+    )
+
+    async def call(name: str, user: dict[str, str]) -> Any:
+        answer = await asking.client.post(
+            f"/rest/v1/rpc/{name}", json={"query": "whale"}, headers=user
+        )
+        return answer.json()
+
+    assert sorted(await call("find", ana)) == sorted([TEXTS[0].content, TEXTS[3].content])
+    assert await call("find", bo) == [TEXTS[2].content]
+    assert await call("find", asking.anon) == []
+    assert await call("find_notes", ana) == [TEXTS[3].content]
+    assert (await call("find_notes", bo))["code"] == "42704"
 
 
 async def test_vectors_of_another_model_are_not_compared(asking: Api, ana: dict[str, str]) -> None:

@@ -147,6 +147,44 @@ async def test_a_change_embeds_only_what_changed(rag: Api) -> None:
     assert rows == [("Whales", False, True), ("Trains", True, False)]
 
 
+async def test_metadata_that_changes_reaches_the_passages(rag: Api) -> None:
+    ana = await rag.sign_up("ana@example.com")
+    await make(rag, ana)
+    document = await add(rag, ana)
+    await until_ready(rag, ana, document)
+
+    async def found(**metadata: object) -> list[object]:
+        asked = {"query": "train", "filter": metadata, "mode": "text"}
+        answer = await rag.client.post("/v1/main/rag/notes/query", json=asked, headers=ana)
+        return [passage["metadata"] for passage in answer.json()["passages"]]
+
+    with psycopg.connect(rag.installation.main.dsn, autocommit=True) as conn:
+        vectors = conn.execute("select id, embedding::text from ai.chunks order by id").fetchall()
+        assert await found(page=1) == [{"page": 1}]
+        path, change = f"/v1/main/rag/notes/documents/{document}", {"metadata": {"page": 2}}
+        assert (await rag.client.patch(path, json=change, headers=ana)).status_code == 200
+        await until_ready(rag, ana, document)
+        assert await found(page=1) == []
+        assert await found(page=2) == [{"page": 2}]
+        now = conn.execute("select id, embedding::text from ai.chunks order by id").fetchall()
+        assert [vector for _, vector in now] == [vector for _, vector in vectors]
+
+
+@pytest.mark.parametrize("name", ["indexes", "collections"])
+async def test_a_word_of_the_paths_is_no_collections_name(api: Api, name: str) -> None:
+    path = "/v1/main/rag/collections"
+    refused = await api.client.post(path, json={"name": name}, headers=api.service)
+    assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
+    await make(api, api.service)
+    refused = await api.client.patch(f"{path}/notes", json={"name": name}, headers=api.service)
+    assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
+    with (
+        psycopg.connect(api.installation.main.dsn) as conn,
+        pytest.raises(psycopg.errors.CheckViolation),
+    ):
+        conn.execute("insert into ai.collections (name) values (%s)", [name])
+
+
 async def test_a_deleted_document_is_found_no_more(rag: Api) -> None:
     ana = await rag.sign_up("ana@example.com")
     await make(rag, ana)

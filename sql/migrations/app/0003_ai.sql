@@ -3,7 +3,9 @@
 
 create table ai.collections (
   id uuid primary key default gen_random_uuid(),
-  name text not null check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'),
+  -- The two words stand in the place of names in paths.
+  name text not null check (
+    name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$' and name not in ('collections', 'indexes')),
   owner_id uuid default auth.uid(),
   access_mode text not null default 'private'
     check (access_mode in ('private', 'shared', 'custom')),
@@ -44,7 +46,9 @@ create table ai.documents (
   content text check (octet_length(content) <= 16777216),
   -- Where pages, headings and tables are in the content; null for text that comes as such.
   layout jsonb,
-  metadata jsonb not null default '{}',
+  -- Each passage has a copy.
+  metadata jsonb not null default '{}'
+    check (jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 65536),
   version integer not null default 1,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()

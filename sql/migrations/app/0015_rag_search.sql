@@ -232,41 +232,46 @@ begin
 end
 $$;
 
--- The nearest to the vector ($2), as the text of a query: id and rank. Where nothing is hidden or
--- filtered out, the order of the index is good enough.
+-- The nearest to the vector ($2), as the text of a query: id, rank, and, where they are to be
+-- `scored`, the similarity, for which each vector is read. Where nothing is hidden or filtered out,
+-- the order of the index is good enough.
 create function ai.near_query(
-  version ai.index_versions, is_plain boolean, condition text, count integer
+  version ai.index_versions, is_plain boolean, condition text, count integer, scored boolean
 ) returns text
 language sql immutable set search_path = '' as $$
   select case
     when not is_plain then format('
-      select f.id, row_number() over () as rank
+      select f.id, row_number() over () as rank, f.similarity
       from ai.index_versions v
       cross join lateral ai.find_nearest(v, $2::extensions.vector, %2$L, %3$s) f
       where v.id = %1$s', version.id, condition, count)
     when version.has_vector_index then format('
-      select n.id, row_number() over () as rank
+      select n.id, row_number() over () as rank, n.similarity
       from (
-        select p.id from ai.%1$I p where p.version_id = %2$s
+        select p.id, %5$s as similarity from ai.%1$I p where p.version_id = %2$s
         order by p.embedding::extensions.halfvec(%3$s)
           operator(extensions.<=>) $2::extensions.vector::extensions.halfvec(%3$s)
-        limit %4$s) n', version.passages, version.id, version.dimensions, count)
+        limit %4$s) n', version.passages, version.id, version.dimensions, count,
+      case when scored
+        then '1 - (p.embedding operator(extensions.<=>) $2::extensions.vector)'
+        else 'null::float8' end)
     else format('
-      select n.id, row_number() over () as rank
+      select n.id, row_number() over () as rank, 1 - n.distance as similarity
       from (
-        select p.id from ai.%1$I p where p.version_id = %2$s
-        order by p.embedding operator(extensions.<=>) $2::extensions.vector, p.id
-        limit %3$s) n', version.passages, version.id, count)
+        select p.id, p.embedding operator(extensions.<=>) $2::extensions.vector as distance
+        from ai.%1$I p where p.version_id = %2$s
+        order by distance, p.id limit %3$s) n', version.passages, version.id, count)
   end
 $$;
 
 -- The text of a search: $1 the question, $2 its vector, $3 the least similarity or null; `is_plain`:
 -- nothing is filtered out or hidden one by one.
 --
--- Both halves are fused by reciprocal rank (k 5), and 1 is the most. They weigh the same where the
--- words have half of the question, and words less where they have less: in a small collection any
--- passage is among the nearest, and one common word would move it to the front. docs/benchmarks.md
--- has the figures, beside those of the usual k of 60.
+-- Both halves are fused by their scores, each made a share of its best: similarity counts from that
+-- of the last candidate on, by 0.6, and words by 0.4. Where the best passage has less than half of
+-- the question's words, they count less: in a small collection one common word would else move any
+-- passage to the front. 1 is the most. docs/benchmarks.md has the figures, beside those of fusion by
+-- reciprocal rank, which does worse than vectors alone where words are the much weaker half.
 create function ai.search_query(
   version ai.index_versions, index ai.indexes, mode text, top_k integer, is_plain boolean,
   condition text
@@ -275,7 +280,10 @@ language sql immutable set search_path = '' as $$
   select format($search$
     with word as materialized (%3$s), near as materialized (%4$s), fused as (
       select id, %5$s as score
-      from word w full join near n using (id)
+      from (word w full join near n using (id)) cross join (
+        select min(similarity) as least, max(similarity) as most,
+          (select max(coverage) from word) as coverage
+        from near) best
     ), chosen as (
       select f.id, f.score
       from fused f
@@ -303,16 +311,20 @@ language sql immutable set search_path = '' as $$
         'select 0::bigint as id, 0::float8 as score, 0::float8 as coverage, 0 as rank'
         ' where $1::text = '''' and false'
       else ai.words_query(version, condition, case mode when 'text' then top_k else kept end) end,
-    case mode when 'text' then 'select 0::bigint as id, 0 as rank where false'
+    case mode
+      when 'text' then 'select 0::bigint as id, 0 as rank, 0::float8 as similarity where false'
       else ai.near_query(version, is_plain, condition,
-        case mode when 'vector' then top_k else kept end) end,
+        case mode when 'vector' then top_k else kept end, mode = 'hybrid') end,
     case mode when 'text' then 'w.score' when 'vector' then '-n.rank'
-      else '3 * (coalesce(least(1, 2 * w.coverage) / (5 + w.rank), 0)'
-        ' + coalesce(1.0::float8 / (5 + n.rank), 0))' end,
+      else '0.6 * case when n.id is null then 0 else'
+        ' coalesce((n.similarity - best.least) / nullif(best.most - best.least, 0), 1) end'
+        ' + 0.4 * coalesce(w.coverage * least(2, 1 / best.coverage), 0)' end,
     case mode when 'vector' then 'p.similarity' else 'c.score' end, top_k)
-  from greatest(50, top_k) kept
+  from greatest(100, top_k) kept
 $$;
 
+-- `present`: passages of documents that were deleted, which lie there until they are cleared away,
+-- take no place. It costs a look at each candidate's document.
 create function ai.search_version(
   version_id bigint,
   question text,
@@ -320,7 +332,8 @@ create function ai.search_version(
   top_k integer,
   filter jsonb,
   threshold double precision,
-  mode text
+  mode text,
+  present boolean default false
 ) returns table (
   key jsonb, field text, ordinal integer, content text, heading text, page integer,
   start_offset integer, end_offset integer, metadata jsonb,
@@ -340,6 +353,10 @@ begin
     return;
   end if;
   mode := ai.check_search(version, question, embedding, top_k, threshold, mode);
+  if present and index.kind = 'collection' then
+    condition := condition
+      || ' and exists (select from ai.documents d where d.id = p.document_id)';
+  end if;
   return query execute ai.search_query(version, index, mode, top_k,
     condition = 'true' and not ai.is_guarded(index), condition)
   using question, embedding, threshold;

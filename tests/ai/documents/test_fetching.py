@@ -16,7 +16,7 @@ from butterbase.ai.documents.errors import (
     FetchFailedError,
     FetchRefusedError,
 )
-from butterbase.ai.documents.fetching import Fetched, Fetcher, check_url
+from butterbase.ai.documents.fetching import Fetched, Fetcher, check_address, check_url
 from tests.ai.upstream import Received, Upstream, answer, hang_up, running_upstream, silence
 
 BYTES_MAX = 100_000
@@ -179,6 +179,26 @@ async def test_a_server_that_breaks_off_or_says_nothing_is_tried_again(site: Ups
     site.script = silence
     with pytest.raises(FetchFailedError, match="longer"):
         await fetch(page(site), timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.0.0.1", "169.254.169.254", "2130706433", "0x7f.1", "0177.0.0.1", "127.1",
+     "0", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1%25eth0]", "[fd00::1]",
+     "localhost", "LOCALHOST.", "app.localhost"],
+)  # fmt: skip
+async def test_a_private_address_is_refused_at_once_however_it_is_written(host: str) -> None:
+    url = f"http://{host}:8000/"
+    with pytest.raises(FetchRefusedError, match="not public"):
+        check_address(check_url(url))
+    # Nor is it reached by who connects.
+    with pytest.raises((FetchRefusedError, FetchFailedError)):
+        await Fetcher(bytes_max=BYTES_MAX, timeout_s=5).fetch(url)
+
+
+@pytest.mark.parametrize("host", ["a.example", "93.184.216.34", "[2606:4700::1]", "localhost.com"])
+def test_other_addresses_are_judged_when_they_are_connected_to(host: str) -> None:
+    check_address(check_url(f"http://{host}/"))
 
 
 @pytest.mark.parametrize(

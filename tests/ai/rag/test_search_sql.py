@@ -18,6 +18,7 @@ from tests.ai.rag.published import (
     nearest,
     random_texts,
     random_vector,
+    text_vector,
 )
 
 ALL = 1000
@@ -89,22 +90,55 @@ def test_vectors_are_found_by_their_similarity(
         )
 
 
-def test_both_halves_are_fused_by_reciprocal_rank(
-    passages: Published, chance: random.Random
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_both_halves_are_fused_by_their_share_of_the_best(
+    passages: Published, chance: random.Random, is_indexed: bool
 ) -> None:
     texts = random_texts(chance, 40)
-    passages.collection("notes", texts)
+    version = passages.collection("notes", texts)
+    if is_indexed:
+        passages.add_vector_index(version)
     for _ in range(10):
         vector, asked = random_vector(chance), chance.sample(WORDS[10:], 3)
+        similarities = [float(text.vector @ vector) for text in texts]
+        least, most = min(similarities), max(similarities)
         scores = {
-            place: 3 / (5 + rank) for rank, place in enumerate(nearest(texts, vector, 50), start=1)
+            place: 0.6 * (similarity - least) / (most - least)
+            for place, similarity in enumerate(similarities)
         }
-        words, most = bm25_and_most(texts, asked)
-        for rank, (place, score) in enumerate(ranked(words), start=1):
-            scores[place] += 3 * min(1, 2 * score / most) / (5 + rank)
+        words, possible = bm25_and_most(texts, asked)
+        best = max(words.values(), default=0)
+        for place, score in words.items():
+            scores[place] += 0.4 * score / best * min(1, 2 * best / possible)
         found = passages.scored("notes", query=" ".join(asked), embedding=vector, top_k=ALL)
-        assert dict(found) == pytest.approx(scores)
+        assert dict(found) == pytest.approx(scores, abs=1e-5)
         assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_what_is_deleted_takes_no_place_where_it_must_be_present(
+    passages: Published, chance: random.Random, is_indexed: bool, mode: str
+) -> None:
+    texts = random_texts(chance, 160)
+    version = passages.collection("notes", texts)
+    if is_indexed:
+        passages.add_vector_index(version)
+    passages.conn.execute("delete from ai.documents where title::int < 120")
+    vector, word = texts[0].vector, WORDS[0]
+    statement = (
+        "select d.title::int from ai.search_version(%s, %s, %s::extensions.vector, 10, '{}', null,"
+        " %s, present => true) s left join ai.documents d on d.id = (s.key ->> 'id')::uuid"
+        " order by s.rank"
+    )
+    with passages.caller(ANA):
+        found = passages.rows(statement, version, word, text_vector(vector), mode)
+    places = [place for (place,) in found]
+    assert len(places) == 10
+    assert all(place is not None and place >= 120 for place in places)
+    if mode == "vector":
+        left = nearest(texts[120:], vector, 10)
+        assert places == [120 + place for place in left]
 
 
 def test_a_question_of_stop_words_alone_is_left_to_the_vectors(
