@@ -1,6 +1,5 @@
 """What every command starts from: the master key, the cluster, the log's format."""
 
-import ctypes
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from butterbase.cli.log import JsonFormatter, LogFormatter
 from butterbase.cli.settings import Settings
 from butterbase.sql.cluster import Cluster
+from butterbase.sql.confinement import prctl
 from butterbase.sql.embedded import SOCKET_PATH_BYTES_MAX, SUPERUSER
 from butterbase.sql.errors import SettingError
 from butterbase.sql.sealing import SealingKey
@@ -21,8 +21,6 @@ from butterbase.sql.secrets import MasterKey
 
 SUPERVISED = "BUTTERBASE_SUPERVISED"
 """Set for the processes that `up` starts: its process id."""
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def load_master_key(settings: Settings) -> MasterKey:
@@ -107,7 +105,7 @@ def die_with_supervisor() -> None:
 def die_with(parent: int) -> None:
     """Ask Linux for SIGTERM when the parent process is gone."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl.die_with_parent(signal.SIGTERM)
         # It may have gone before we asked. In a container it may well be process 1.
         if os.getppid() != parent:
             raise SystemExit("the process that started this one is gone")

@@ -8,31 +8,18 @@ https://www.kernel.org/doc/html/latest/userspace-api/seccomp_filter.html, seccom
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import platform
 import resource
 import signal
-import struct
 import sys
 from typing import Final
 
+from butterbase.sql.confinement import bpf, prctl
+
 NOBODY: Final = 65534
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_SET_SECCOMP: Final = 22
-_SECCOMP_MODE_FILTER: Final = 2
-_RET_ALLOW: Final = 0x7FFF0000
-_RET_ERRNO: Final = 0x00050000
-_RET_KILL_PROCESS: Final = 0x80000000
-
-# Instructions of the classic BPF: load a word, jump if equal, jump if at least, return.
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4
-_THIRD_ARGUMENT_AT = 32
 _PROT_EXEC: Final = 4
 
 # Memory, the pipes that are open, clocks, signals to oneself that end it, and the end. What stands
@@ -139,10 +126,9 @@ def limit(*, memory_bytes_max: int, cpu_s_max: int) -> None:
 
 
 def enter() -> None:
-    """Shut this process in, for good. All that it imports must be imported. Raises JailError."""
+    """Shut this process in, for good. All that it imports must be imported. Raises OSError."""
     if not is_jail_known():
         raise JailError(errno.ENOSYS, f"no jail for {sys.platform} on {platform.machine()}")
-    libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getppid()
     if os.geteuid() == 0:
         # A root without the right to do so may little else, and nothing of it in here.
@@ -150,55 +136,24 @@ def enter() -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-    _prctl(libc, _PR_SET_DUMPABLE, 0)
-    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user undoes it
+    prctl.hide_memory()
+    prctl.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         raise JailError(errno.ESRCH, "the parent process is gone")
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    program = _program(*_ARCHITECTURES[platform.machine()])
-    code = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    _prctl(libc, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, head)
-
-
-def _prctl(libc: ctypes.CDLL, option: int, *arguments: int | bytes) -> None:
-    values = [
-        ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-        for value in (*arguments, *[0] * (4 - len(arguments)))
-    ]
-    if libc.prctl(ctypes.c_int(option), *values):
-        number = ctypes.get_errno()
-        raise JailError(number, f"prctl {option}: {os.strerror(number)}")
+    prctl.forbid_new_privileges()
+    prctl.filter_system_calls(_program(*_ARCHITECTURES[platform.machine()]))
 
 
 def _program(architecture: int, allowed: tuple[int, ...], mapping: tuple[int, ...]) -> bytes:
-    """A filter of system calls: these are let through, others are told that they may not.
-
-    What is of another architecture, as 32-bit calls are, ends the process.
-    """
-    refuse = _instruction(_RETURN, _RET_ERRNO | errno.EACCES)
-    allow = _instruction(_RETURN, _RET_ALLOW)
-    parts = [
-        _instruction(_LOAD, _ARCHITECTURE_AT),
-        _instruction(_EQUAL, architecture, 1, 0),
-        _instruction(_RETURN, _RET_KILL_PROCESS),
-        _instruction(_LOAD, _NUMBER_AT),
-        # x32's numbers begin here, and are of the same architecture.
-        _instruction(_AT_LEAST, 0x40000000, 0, 1),
-        refuse,
-    ]
+    """A filter of system calls: these are let through, others are told that they may not."""
+    refuse = bpf.refuse(errno.EACCES)
+    parts = bpf.load_number(architecture)
     for number in allowed:
-        parts += [_instruction(_EQUAL, number, 0, 1), allow]
+        parts += bpf.on_number(number, [bpf.allow()])
     for number in mapping:
-        parts += [
-            _instruction(_EQUAL, number, 0, 4),
-            _instruction(_LOAD, _THIRD_ARGUMENT_AT),
-            _instruction(0x45, _PROT_EXEC, 0, 1),  # jump if any of these bits is set
-            refuse,
-            allow,
+        protection = [
+            bpf.instruction(bpf.LOAD_WORD, bpf.argument(2)),
+            bpf.instruction(bpf.IF_ANY_BIT, _PROT_EXEC, if_false=1),
         ]
+        parts += bpf.on_number(number, [*protection, refuse, bpf.allow()])
     return b"".join([*parts, refuse])
-
-
-def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("HBBI", code, if_true, if_false, value)

@@ -17,6 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from butterbase.api.functions.runtime.jail import landlock, seccomp
+from butterbase.sql.confinement import prctl
 
 EXECUTABLE_FD: Final = 3
 _RULESET_FD: Final = 4
@@ -24,10 +25,6 @@ _RULESET_FD: Final = 4
 V8_RESERVED_MB: Final = 544
 """Of RLIMIT_DATA, taken by V8 (15.0) before any code of a user's runs: measured."""
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_SET_SECCOMP: Final = 22
-_SECCOMP_MODE_FILTER: Final = 2
 _AT_EMPTY_PATH: Final = 0x1000
 _NICENESS: Final = 2
 """So that the host is heard beside functions that compute."""
@@ -87,16 +84,15 @@ def enter(
     arguments = ["butterbase-function", *spec.arguments]
     if not enclosure.is_linux:
         os.execve(executable, arguments, spec.environment)  # noqa: S606  no shell
-    libc = ctypes.CDLL(None, use_errno=True)
-    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    prctl.forbid_new_privileges()
     # After the change of user, which clears it.
-    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
     if enclosure.ruleset is not None:
         landlock.restrict(_RULESET_FD)
         os.close(_RULESET_FD)
-    _exec(libc, enclosure, arguments, spec.environment)
+    _exec(enclosure, arguments, spec.environment)
 
 
 def _take_descriptors(enclosure: Enclosure, channel_fd: int, stderr_fd: int) -> None:
@@ -138,9 +134,7 @@ def _limit(spec: JailSpec) -> None:
     os.nice(_NICENESS)
 
 
-def _exec(
-    libc: ctypes.CDLL, enclosure: Enclosure, arguments: Sequence[str], environment: dict[str, str]
-) -> None:
+def _exec(enclosure: Enclosure, arguments: Sequence[str], environment: dict[str, str]) -> None:
     # A page at an address of the kernel's choice, with an empty path in it.
     path = mmap.mmap(-1, mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(path))
@@ -149,7 +143,8 @@ def _exec(
     if enclosure.architecture is None:
         raise OSError(f"there is no filter of system calls for {os.uname().machine}")
     program = seccomp.build(enclosure.architecture, pid=os.getpid(), exec_path_address=address)
-    _install(libc, program)
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl.filter_system_calls(program)
     libc.syscall(
         enclosure.architecture.numbers["execveat"],
         EXECUTABLE_FD,
@@ -160,22 +155,6 @@ def _exec(
     )
     code = ctypes.get_errno()
     raise OSError(code, os.strerror(code))
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
-def _install(libc: ctypes.CDLL, program: bytes) -> None:
-    buffer = ctypes.create_string_buffer(program, len(program))
-    head = _Program(len(program) // 8, ctypes.addressof(buffer))
-    _prctl(libc, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(head))
-
-
-def _prctl(libc: ctypes.CDLL, option: int, *arguments: object) -> None:
-    if libc.prctl(option, *arguments, *(0,) * (4 - len(arguments))) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def _strings(texts: Sequence[str]) -> "ctypes.Array[ctypes.c_char_p]":

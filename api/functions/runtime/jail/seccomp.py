@@ -10,36 +10,20 @@ Pure: names and numbers in, a program out.
 """
 
 import errno
-import struct
 from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
-# linux/bpf_common.h, linux/seccomp.h
-_LOAD_WORD: Final = 0x20
-_AND: Final = 0x54
-_IF_EQUAL: Final = 0x15
-_IF_AT_LEAST: Final = 0x35
-_RETURN: Final = 0x06
-_ALLOW: Final = 0x7FFF0000
-_KILL_PROCESS: Final = 0x80000000
-_ERRNO: Final = 0x00050000
-
-# Offsets in struct seccomp_data
-_NUMBER: Final = 0
-_ARCHITECTURE: Final = 4
-_ARGUMENTS: Final = 16
+from butterbase.sql.confinement import bpf
 
 _CLONE_THREAD: Final = 0x00010000
-_X32_BIT: Final = 0x40000000
 
 
 class Architecture(Struct, frozen=True):
     audit: int
     """AUDIT_ARCH_…"""
     numbers: Mapping[str, int]
-    has_x32: bool = False
 
 
 # Since Linux 5.1 new calls have the same number everywhere.
@@ -148,7 +132,6 @@ _X86_64: Final = Architecture(
         "lookup_dcookie": 212,
         "vhangup": 153,
     },
-    has_x32=True,
 )
 
 # linux/include/uapi/asm-generic/unistd.h
@@ -246,67 +229,43 @@ def build(architecture: Architecture, *, pid: int, exec_path_address: int) -> by
     It may send signals to itself, and call `execveat` with this address of a path.
     """
     numbers = architecture.numbers
-    program = [
-        _instruction(_LOAD_WORD, _ARCHITECTURE),
-        _instruction(_IF_EQUAL, architecture.audit, if_true=1),
-        _instruction(_RETURN, _KILL_PROCESS),
-        _instruction(_LOAD_WORD, _NUMBER),
-    ]
-    if architecture.has_x32:
-        program += [
-            _instruction(_IF_AT_LEAST, _X32_BIT, if_false=1),
-            _instruction(_RETURN, _KILL_PROCESS),
-        ]
+    program = bpf.load_number(architecture.audit)
     for name, number in numbers.items():
         if name not in _CONDITIONAL:
             code = errno.ENOSYS if name in _UNKNOWN else errno.EPERM
-            program += _rule(number, [_instruction(_RETURN, _ERRNO | code)])
-    program += _rule(
+            program += bpf.on_number(number, [bpf.refuse(code)])
+    program += bpf.on_number(
         numbers["clone"],
         [
-            _instruction(_LOAD_WORD, _argument(0)),
-            _instruction(_AND, _CLONE_THREAD),
-            _instruction(_IF_EQUAL, _CLONE_THREAD, if_false=1),
-            _instruction(_RETURN, _ALLOW),
-            _instruction(_RETURN, _ERRNO | errno.EPERM),
+            bpf.instruction(bpf.LOAD_WORD, bpf.argument(0)),
+            bpf.instruction(bpf.AND, _CLONE_THREAD),
+            bpf.instruction(bpf.IF_EQUAL, _CLONE_THREAD, if_false=1),
+            bpf.allow(),
+            bpf.refuse(errno.EPERM),
         ],
     )
     for name in ("kill", "tgkill"):
-        program += _rule(numbers[name], _only(_argument(0), pid))
-    program += _rule(numbers["prlimit64"], _only(_argument(0), 0))
-    program += _rule(
+        program += bpf.on_number(numbers[name], _only(pid))
+    program += bpf.on_number(numbers["prlimit64"], _only(0))
+    program += bpf.on_number(
         numbers["execveat"],
         [
-            _instruction(_LOAD_WORD, _argument(1)),
-            _instruction(_IF_EQUAL, exec_path_address & 0xFFFFFFFF, if_false=3),
-            _instruction(_LOAD_WORD, _argument(1) + 4),
-            _instruction(_IF_EQUAL, exec_path_address >> 32, if_false=1),
-            _instruction(_RETURN, _ALLOW),
-            _instruction(_RETURN, _KILL_PROCESS),
+            bpf.instruction(bpf.LOAD_WORD, bpf.argument(1)),
+            bpf.instruction(bpf.IF_EQUAL, exec_path_address & 0xFFFFFFFF, if_false=3),
+            bpf.instruction(bpf.LOAD_WORD, bpf.argument(1) + 4),
+            bpf.instruction(bpf.IF_EQUAL, exec_path_address >> 32, if_false=1),
+            bpf.allow(),
+            bpf.instruction(bpf.RETURN, bpf.KILL_PROCESS),
         ],
     )
-    program.append(_instruction(_RETURN, _ALLOW))
-    return b"".join(program)
+    return b"".join([*program, bpf.allow()])
 
 
-def _only(argument: int, value: int) -> list[bytes]:
+def _only(value: int) -> list[bytes]:
+    """As the first argument."""
     return [
-        _instruction(_LOAD_WORD, argument),
-        _instruction(_IF_EQUAL, value, if_false=1),
-        _instruction(_RETURN, _ALLOW),
-        _instruction(_RETURN, _ERRNO | errno.EPERM),
+        bpf.instruction(bpf.LOAD_WORD, bpf.argument(0)),
+        bpf.instruction(bpf.IF_EQUAL, value, if_false=1),
+        bpf.allow(),
+        bpf.refuse(errno.EPERM),
     ]
-
-
-def _rule(number: int, body: list[bytes]) -> list[bytes]:
-    """The body for this call alone; it must return. The number stays loaded for the next rule."""
-    return [_instruction(_IF_EQUAL, number, if_false=len(body)), *body]
-
-
-def _argument(index: int) -> int:
-    """The offset of its lower half, on a little-endian machine."""
-    return _ARGUMENTS + 8 * index
-
-
-def _instruction(code: int, value: int, *, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, if_true, if_false, value & 0xFFFFFFFF)

@@ -19,10 +19,10 @@ import msgspec
 from msgspec import Struct
 
 from butterbase.api.functions.runtime.jail.jail import JailSpec, enter, open_enclosure
+from butterbase.sql.confinement import prctl
 
 STDERR_BYTES_MAX: Final = 4096
 MESSAGE_BYTES_MAX: Final = 256 * 1024
-_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 
 
 class Spawn(Struct, frozen=True, tag="spawn"):
@@ -170,9 +170,7 @@ def main() -> None:
     """Arguments: descriptor of the control socket, path of Deno, process id of the host."""
     control_fd, executable, host = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        prctl.die_with_parent(signal.SIGKILL)
         if os.getppid() != host:
             return
     control = socket.socket(fileno=control_fd)
