@@ -23,6 +23,9 @@ from butterbase.ai.routing.planning import plan
 from butterbase.ai.routing.resolution import Chain, Target
 from butterbase.sql.claims import SERVICE_ROLE
 
+TARIFF_COUNT_MAX = 1000
+"""Apps whose tariff is kept."""
+
 REROUTE_COUNT_MAX = 5
 """Budgets that send one call to a cheaper model, one after another."""
 
@@ -51,6 +54,8 @@ class Admissions:
         self._life_s = life_s
         self._chance = chance
         self._catalog: Catalog | None = None
+        self._tariffs: dict[str, tuple[AppConfig, Tariff]] = {}
+        self._tariffs_at = now()
 
     async def admit(self, call: Call, asked: Asked, app: AppConfig, chain: Chain) -> Course:
         """Raises BudgetExceededError, RateLimitedError, ConfigChangedError,
@@ -58,7 +63,7 @@ class Admissions:
         """
         if self._catalog is None:
             self._catalog = await load_catalog()
-        tariff = Tariff(self._catalog, app, now())
+        tariff = self._tariff(self._catalog, call.caller.app_id, app)
         waived: list[int] = []
         while True:
             bound = tariff.bound(asked, chain.all_targets)
@@ -98,6 +103,17 @@ class Admissions:
                 )
                 return Course(chain, targets, tariff)
             chain = _rerouted(call, app, verdict, waived)
+
+    def _tariff(self, catalog: Catalog, app_id: str, app: AppConfig) -> Tariff:
+        """The app's prices now. They change with a second at most, so one serves for its calls."""
+        at = now().replace(microsecond=0)
+        if at != self._tariffs_at or len(self._tariffs) >= TARIFF_COUNT_MAX:
+            self._tariffs.clear()
+            self._tariffs_at = at
+        kept = self._tariffs.get(app_id)
+        if kept is None or kept[0] is not app:
+            kept = self._tariffs[app_id] = (app, Tariff(catalog, app, at))
+        return kept[1]
 
 
 def _rerouted(call: Call, app: AppConfig, verdict: Rerouted, waived: list[int]) -> Chain:

@@ -232,7 +232,8 @@ class Attempts:
                     begun = await _begin(exchange.reader(), answer)
                     opinion.answered()
                     return Begun(*begun, deadline_s=deadline_s, opinion=opinion)
-                timer.reschedule(deadline_s)
+                if first_s != deadline_s:
+                    timer.reschedule(deadline_s)
                 whole = await answer.read_whole(bytes_max=settings.ai_response_bytes_max)
                 opinion.answered()
                 return exchange.read_whole(whole)

@@ -22,12 +22,11 @@ class Recorder:
         self._ledger = ledger
         self._observers = observers
         self._running: dict[Call, asyncio.Task[object] | None] = {}
-        self._writes: set[asyncio.Task[bool]] = set()
 
     @property
     def call_count(self) -> int:
         """Calls that run, or whose event is being written."""
-        return len(self._running) + len(self._writes)
+        return len(self._running) + self._ledger.posted_count
 
     def begin(self, call: Call) -> None:
         """In the task of the call."""
@@ -38,9 +37,7 @@ class Recorder:
         if call in self._running:
             del self._running[call]
             settlement = call.settlement(status, error)
-            write = asyncio.create_task(self._ledger.settle(settlement))
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
+            self._ledger.post(settlement)
             if call.trace is not None or self._observers:
                 self._tell(call, settlement, error)
 
@@ -61,7 +58,6 @@ class Recorder:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._writes:
-            await asyncio.wait(self._writes)
+        await self._ledger.drain()
         for observer in self._observers:
             observer.flush()

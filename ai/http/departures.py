@@ -54,6 +54,7 @@ class Departures:
         self._stays.discard(stay)
         if stay.watcher is not None:
             stay.watcher.cancel()
+            stay.watcher = None  # it holds the stay: both would wait for the garbage collector
 
     def _sweep(self) -> None:
         self._timer = None

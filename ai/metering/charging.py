@@ -5,7 +5,7 @@ from datetime import datetime
 
 from butterbase.ai.calls.asked import Asked, Endpoint, count_references
 from butterbase.ai.config.configs import AppConfig
-from butterbase.ai.money.catalog import Catalog
+from butterbase.ai.money.catalog import Catalog, Known
 from butterbase.ai.money.catalog import Model as PricedModel
 from butterbase.ai.money.estimate import (
     COMPLETION_TOKENS_DEFAULT,
@@ -28,6 +28,7 @@ class Tariff:
         self._app = app
         self._at = at
         self._prices: dict[object, Price] = {}
+        self._known: dict[object, Known | None] = {}
 
     def price(self, target: Target) -> Price:
         key = (target.key, target.price)
@@ -48,7 +49,10 @@ class Tariff:
         """Of the longest; None where one is not known."""
         longest = 0
         for target in targets:
-            known = self._catalog.known(_priced(target, target.model), self._at)
+            key = (target.provider.kind, target.key)
+            if key not in self._known:
+                self._known[key] = self._catalog.known(_priced(target, target.model), self._at)
+            known = self._known[key]
             if known is None or known.context_tokens is None:
                 return None
             longest = max(longest, known.context_tokens)

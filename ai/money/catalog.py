@@ -6,6 +6,7 @@ and a model's price is translated once. https://github.com/pydantic/genai-prices
 
 import asyncio
 import functools
+import gc
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
@@ -101,6 +102,9 @@ def _loaded() -> Catalog:
     from genai_prices.data_snapshot import get_snapshot
 
     snapshot = get_snapshot()
+    # A hundred thousand objects that stay: a full collection that looks through them holds up all
+    # calls of the worker for a tenth of a second, again and again.
+    gc.freeze()
 
     def find(model: Model) -> "ModelInfo | None":
         provider_id = _PROVIDER_IDS.get(model.kind)

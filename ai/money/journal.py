@@ -77,12 +77,16 @@ class Journal:
 
         Raises DatabaseError, DatabaseUnavailableError.
         """
+        return await self.post(settlement)
+
+    def post(self, settlement: Settlement) -> "asyncio.Future[str | None]":
+        """What `write` will answer or raise."""
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         # Encoded here, so that one that cannot be fails alone.
         self._waiting.append(_Entry(settlement.call_id, _encode(settlement), done))
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
-        return await done
+        return done
 
     async def _run(self) -> None:
         try:

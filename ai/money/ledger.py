@@ -122,9 +122,19 @@ class Ledger:
         self._planned: set[str] = set()
         """Apps that are known to have a plan."""
         self.worker = uuid4()
+        self._worker_text = _text(self.worker)
         self._turns = Turns()
         self._journal = Journal(control, pause_s=pause_s)
         self._unwritten: OrderedDict[UUID, Settlement] = OrderedDict()
+        self._posted: dict[asyncio.Future[str | None], tuple[float, Settlement]] = {}
+        """In their order: when they were posted, by the loop's clock, and what."""
+        self._settling: set[asyncio.Task[bool]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def posted_count(self) -> int:
+        """Events that were posted, and are being written."""
+        return len(self._posted) + len(self._settling)
 
     async def admit(
         self, call_id: UUID, admission: Admission, *, now: datetime | None = None
@@ -178,6 +188,58 @@ class Ledger:
             return False
         return True
 
+    def post(self, settlement: Settlement) -> None:
+        """`settle`, for who does not wait: an event that is just written has no task of its own."""
+        try:
+            written = self._journal.post(settlement)
+        except Exception:  # what cannot be encoded is told as `settle` tells it
+            self._settle_beside(settlement)
+            return
+        loop = asyncio.get_running_loop()
+        self._posted[written] = (loop.time(), settlement)
+        written.add_done_callback(self._on_written)
+        if self._timer is None:
+            self._timer = loop.call_later(WRITE_TIMEOUT_S, self._look)
+
+    async def drain(self) -> None:
+        """Until what was posted is written, or waits for the database."""
+        if self._posted:
+            await asyncio.wait(list(self._posted), timeout=WRITE_TIMEOUT_S)
+        self._give_up_posted(after_s=0)
+        while self._settling:
+            await asyncio.wait(self._settling)
+
+    def _on_written(self, written: "asyncio.Future[str | None]") -> None:
+        posted = self._posted.pop(written, None)
+        if posted is None or written.cancelled():
+            return
+        if written.exception() is not None or written.result() is not None:
+            self._settle_beside(posted[1])
+
+    def _settle_beside(self, settlement: Settlement) -> None:
+        task = asyncio.create_task(self.settle(settlement))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    def _look(self) -> None:
+        # One timer for all: a timer for each costs as much as the rest of posting.
+        self._timer = None
+        self._give_up_posted(after_s=WRITE_TIMEOUT_S)
+        if self._posted:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(WRITE_TIMEOUT_S, self._look)
+
+    def _give_up_posted(self, *, after_s: float) -> None:
+        """What the database has not answered within that time waits for it."""
+        before_s = asyncio.get_running_loop().time() - after_s
+        while self._posted:
+            written, (posted_s, settlement) = next(iter(self._posted.items()))
+            if posted_s > before_s:
+                return
+            del self._posted[written]
+            _log.error("an event waits to be written (no answer): %s", settlement)
+            self._keep(settlement)
+
     async def run(self) -> None:
         """Say that this worker lives, and write what could not be, until cancelled."""
         while True:
@@ -228,7 +290,7 @@ class Ledger:
             QUERIES["admit"],
             (
                 _text(call_id),
-                _text(self.worker),
+                self._worker_text,
                 admission.app_id.encode(),
                 _text(admission.user_id),
                 _text(admission.key_id),

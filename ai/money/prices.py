@@ -34,6 +34,8 @@ class Rate(Struct, frozen=True):
 
     def dearest(self, prompt_tokens: int) -> int:
         """Of a prompt that has at most so many tokens."""
+        if not self.tiers:
+            return self.base
         return max([self.base, *(rate for above, rate in self.tiers if above < prompt_tokens)])
 
 
@@ -93,7 +95,7 @@ def dearest_rates(price: Price, prompt_tokens: int) -> tuple[int, int]:
 
 
 def _dearest(rates: Iterable[Rate | None], prompt_tokens: int) -> int:
-    return max(rate.dearest(prompt_tokens) for rate in rates if rate is not None)
+    return max([rate.dearest(prompt_tokens) for rate in rates if rate is not None])
 
 
 def _rated(price: Price, usage: Usage) -> int:

@@ -1,6 +1,7 @@
 """Requests to providers: of what the client sent, only the body goes there.
 
-aiohttp is asked directly: the API of httpx over it costs a request twice as much.
+aiohttp's connections are used directly: its own session costs a request more than twice as much,
+and the API of httpx over that twice again.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from typing import Final
 
 import aiohttp
 import httpx
-from aiohttp.http_exceptions import ContentEncodingError
-from yarl import URL
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from butterbase.ai.errors import (
     UpstreamCutError,
@@ -26,11 +27,21 @@ from butterbase.ai.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from butterbase.ai.providers.sending import Begun, Place, place_of, render_head, send
 from butterbase.ai.settings import AiSettings
 
 _ERROR_BYTES_MAX = 256 * 1024
 _KEEPALIVE_S = 15.0
 _DRAIN_TIMEOUT_S = 0.05
+_PLACE_COUNT_MAX = 1000
+
+# Identity: what is to be read on the way must not be unpacked first.
+_HEADERS: Final = {
+    "accept": "*/*",
+    "accept-encoding": "identity",
+    "user-agent": "butterbase",
+    "content-type": "application/json",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +49,13 @@ _log = logging.getLogger(__name__)
 class UpstreamAnswer:
     """A provider's answer from its headers on. Whoever has it reads it to its end or closes it."""
 
-    def __init__(self, response: aiohttp.ClientResponse, provider: str) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, begun: Begun, provider: str) -> None:
+        message, self._body = begun
+        self._connection: Connection | None = connection
         self._provider = provider
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.status = message.code
+        self.headers: Mapping[str, str] = message.headers
+        self._body.on_eof(self._release)
 
     @property
     def is_event_stream(self) -> bool:
@@ -52,7 +65,7 @@ class UpstreamAnswer:
     async def read(self) -> bytes:
         """What has arrived, and what waits for it; empty at the end. Raises UpstreamError."""
         try:
-            return await self._response.content.readany()
+            return await self._body.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(error, self._provider, has_begun=True) from error
 
@@ -80,15 +93,30 @@ class UpstreamAnswer:
         """Read what follows a stream's end, which is that of the body: then the connection can be
         used again."""
         with suppress(TimeoutError, UpstreamError):
-            if not self._response.content.at_eof():
+            if not self._body.at_eof():
                 async with asyncio.timeout(_DRAIN_TIMEOUT_S):
                     while await self.read():
                         pass
         self.close()
 
     def close(self) -> None:
-        """Close the connection, unless the answer was read to its end."""
-        self._response.close()
+        """Close the connection, unless the answer has come to its end; who still reads is told."""
+        if not self._body.at_eof():
+            self._body.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _release(self) -> None:
+        """For the next request."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        transport = connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            connection.close()  # it was answered before all of the request was sent
+        else:
+            connection.release()
 
 
 class Upstream:
@@ -96,12 +124,13 @@ class Upstream:
 
     def __init__(self, settings: AiSettings) -> None:
         self._settings = settings
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._connectors: dict[bool, aiohttp.TCPConnector] = {}
+        self._places: dict[str, Place] = {}
 
     async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        for connector in self._connectors.values():
+            await connector.close()
+        self._connectors.clear()
 
     async def ask(
         self,
@@ -118,48 +147,56 @@ class Upstream:
         Nothing of the client's own headers goes to a provider. It is asked once: no redirect is
         followed, and no cookie kept, since the connections serve many apps.
         """
-        session = self._session(is_private_allowed=is_private_allowed)
-        timeout_s = connect_timeout_s or self._settings.ai_connect_timeout_s
+        connector = self._connector(is_private_allowed=is_private_allowed)
+        limits = _timeout(connect_timeout_s or self._settings.ai_connect_timeout_s)
+        byte_count = None if body is None else len(body)
         try:
-            response = await session.request(
-                "GET" if body is None else "POST",
-                _url(url),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=_timeout(timeout_s),
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            place = self._place(url)
+            head = render_head(place, {**_HEADERS, **headers}, byte_count=byte_count)
+            connection, begun = await _begin(connector, place, head, body, limits)
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise _fault(error, provider, has_begun=False) from error
-        return UpstreamAnswer(response, provider)
+        return UpstreamAnswer(connection, begun, provider)
 
-    def _session(self, *, is_private_allowed: bool) -> aiohttp.ClientSession:
+    def _connector(self, *, is_private_allowed: bool) -> aiohttp.TCPConnector:
         is_private_allowed |= bool(self._settings.ai_private_base_urls)
-        session = self._sessions.get(is_private_allowed)
-        if session is None:
-            connector = aiohttp.TCPConnector(
+        connector = self._connectors.get(is_private_allowed)
+        if connector is None:
+            connector = self._connectors[is_private_allowed] = aiohttp.TCPConnector(
                 limit=self._settings.ai_connection_count_max,
                 keepalive_timeout=_KEEPALIVE_S,
                 ssl=_tls(),
                 socket_factory=None if is_private_allowed else public_socket,
             )
-            session = self._sessions[is_private_allowed] = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # Identity: what is to be read on the way must not be unpacked first.
-                headers={
-                    "accept": "*/*",
-                    "accept-encoding": "identity",
-                    "user-agent": "butterbase",
-                    "content-type": "application/json",
-                },
-            )
-        return session
+        return connector
+
+    def _place(self, url: str) -> Place:
+        """Raises ValueError."""
+        place = self._places.get(url)
+        if place is None:
+            if len(self._places) >= _PLACE_COUNT_MAX:
+                self._places.clear()
+            place = self._places[url] = place_of(url)
+        return place
 
 
-@functools.lru_cache(maxsize=1000)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
+async def _begin(
+    connector: aiohttp.TCPConnector,
+    place: Place,
+    head: bytes,
+    body: bytes | None,
+    limits: aiohttp.ClientTimeout,
+) -> tuple[Connection, Begun]:
+    """Raises what connecting and sending raise."""
+    connection = await connector.connect(place.address, [], limits)
+    try:
+        return connection, await send(connection, head, body or b"")
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        if body is not None:
+            raise
+    # The server may have closed a connection that was kept, and asking changes nothing.
+    connection = await connector.connect(place.address, [], limits)
+    return connection, await send(connection, head, b"")
 
 
 @functools.lru_cache(maxsize=100)

@@ -6,6 +6,7 @@ Texts of requests and answers are not in it, nor keys.
 import asyncio
 import logging
 from typing import Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -27,10 +28,10 @@ class CallLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     request_id: str
     trace_id: str = ""
-    call_id: str
+    call_id: UUID
     app: str
-    user: str = ""
-    key: str = ""
+    user: UUID | None = None
+    key: UUID | None = None
     function: str = ""
     endpoint: str
     requested_model: str = ""
@@ -67,10 +68,10 @@ def line_of(settlement: Settlement, trace_id: str | None) -> CallLine:
     return CallLine(
         request_id=settlement.request_id,
         trace_id=trace_id or "",
-        call_id=str(settlement.call_id),
+        call_id=settlement.call_id,
         app=settlement.app_id,
-        user="" if settlement.user_id is None else str(settlement.user_id),
-        key="" if call.key_id is None else str(call.key_id),
+        user=settlement.user_id,
+        key=call.key_id,
         function=call.function or "",
         endpoint=call.endpoint,
         requested_model=call.requested_model,

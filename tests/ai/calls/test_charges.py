@@ -281,7 +281,7 @@ async def test_an_event_that_cannot_be_written_at_all_is_kept(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness.ledger, "_write", fail)
+        patch.setattr("butterbase.ai.money.journal.Journal._insert", fail)
         assert (await harness.chat()).status_code == 200
         await until(lambda: harness.gateway.call_count == 0)
     assert harness.events() == []

@@ -52,3 +52,23 @@ async def test_a_turn_passes_on_whatever_becomes_of_its_holder() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sorted(order) == [0, 1, 2, 3, 4, 6, 7, 8]
     assert sum(isinstance(result, ValueError) for result in results) == 3
+
+
+async def test_a_turn_that_came_to_one_who_leaves_is_the_next_ones() -> None:
+    turns = Turns()
+    taken = []
+
+    async def take(name: str) -> None:
+        async with turns.of("a"):
+            taken.append(name)
+
+    async with turns.of("a"):
+        async with turns.of("a"):
+            leaves, stays = (asyncio.create_task(take(name)) for name in ("leaves", "stays"))
+            await asyncio.sleep(0)
+        leaves.cancel()  # the turn is given to it, and it has not run since
+        await asyncio.gather(leaves, stays, return_exceptions=True)
+    assert leaves.cancelled()
+    assert taken == ["stays"]
+    async with turns.of("a"), turns.of("a"):
+        pass  # none was lost
