@@ -14,6 +14,9 @@ from butterbase.api.settings import ApiSettings
 
 KEEP_ALIVE_S = 75
 GRACEFUL_STOP_S = 20
+FINISH_S = 14
+"""Of these, for requests to end by themselves. Then they are cancelled, and have the rest to tell
+their clients and to be recorded: a worker that is killed does neither."""
 
 
 class WorkerServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -48,6 +51,7 @@ class WorkerServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
                 "lifespan": "on",
                 "server_header": False,
                 "proxy_headers": False,  # api/auth/proxies.py, where it matters
+                "timeout_graceful_shutdown": FINISH_S,
             }
 
         self.cfg.set("bind", self._addresses)

@@ -15,6 +15,7 @@ import msgspec
 from butterbase.ai.tools.ports import BackendAnswer, DataRequest, Exposed, Invocation
 from butterbase.api.apps import Apps
 from butterbase.api.callers import verify_caller
+from butterbase.api.functions.runtime.model import DEPTH_HEADER
 from butterbase.api.keys.key import Scope
 from butterbase.api.operators.operators import Operators
 from butterbase.api.problems import Problem, render
@@ -29,6 +30,7 @@ from butterbase.sql.spool import Spool
 CONNECTION_COUNT_MAX = 100
 _CREDENTIALS = (b"authorization", b"apikey")
 _JSON = b"application/json"
+_DEPTH = DEPTH_HEADER.encode()
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +98,9 @@ class AppBackend:
             name.decode(): given[name].decode("latin-1") for name in _CREDENTIALS & given.keys()
         }
         sent |= {"content-type": "application/json", "x-request-id": request_id}
+        if (depth := headers.get(_DEPTH)) is not None:
+            # Else functions that ask models which call functions would go round for ever.
+            sent[DEPTH_HEADER] = depth.decode("latin-1")
         try:
             async with self._client().post(
                 url, data=invocation.body, headers=sent, allow_redirects=False

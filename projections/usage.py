@@ -37,7 +37,8 @@ _Endpoint = Annotated[str, Meta(max_length=_LENGTHS_MAX["endpoint"])]
 _Provider = Annotated[str, Meta(max_length=_LENGTHS_MAX["provider"])]
 _Model = Annotated[str, Meta(max_length=_LENGTHS_MAX["model"])]
 _APP_ID_LENGTH_MAX = 40
-_FUNCTION_LENGTH_MAX = 200
+_FUNCTION_LENGTH_MAX = 63
+"""Of their names; a part of the index as well."""
 
 TOKENS_MAX = 1_000_000_000
 Tokens = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
@@ -206,26 +207,27 @@ def _columns(calls: Sequence["_Call"]) -> dict[str, list[object]]:
 # failure. `at` is read with the offset that the log writes it with.
 _ADD = """
 insert into butterbase.usage as total
-  (app_id, day, user_id, key_id, endpoint, provider, model, requests, failures, prompt_tokens,
-   completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, cost_nanos,
-   byok_cost_nanos, cache_hits, saved_nanos)
-select app_id, (at at time zone 'UTC')::date, user_id, key_id, endpoint, provider, model,
+  (app_id, day, user_id, key_id, function, endpoint, provider, model, requests, failures,
+   prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+   cost_nanos, byok_cost_nanos, cache_hits, saved_nanos)
+select app_id, (at at time zone 'UTC')::date, user_id, key_id, function, endpoint, provider, model,
   count(*) filter (where not is_late),
   count(*) filter (where status in ('failed', 'timeout', 'lost') and not is_late),
   sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(cache_write_tokens),
   sum(reasoning_tokens), sum(cost_nanos), coalesce(sum(cost_nanos) filter (where is_byok), 0),
   count(*) filter (where cache in ('hit', 'semantic')), sum(saved_nanos)
 from unnest(%(app_id)s::text[], %(at)s::timestamptz[], %(user_id)s::uuid[], %(key_id)s::uuid[],
-            %(endpoint)s::text[], %(provider)s::text[], %(model)s::text[], %(status)s::text[],
+            %(function)s::text[], %(endpoint)s::text[], %(provider)s::text[], %(model)s::text[],
+            %(status)s::text[],
             %(is_late)s::boolean[], %(is_byok)s::boolean[], %(cache)s::text[],
             %(prompt_tokens)s::bigint[], %(completion_tokens)s::bigint[],
             %(cached_tokens)s::bigint[], %(cache_write_tokens)s::bigint[],
             %(reasoning_tokens)s::bigint[], %(cost_nanos)s::bigint[], %(saved_nanos)s::bigint[])
-  as call (app_id, at, user_id, key_id, endpoint, provider, model, status, is_late, is_byok, cache,
-           prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
-           cost_nanos, saved_nanos)
-group by 1, 2, 3, 4, 5, 6, 7
-on conflict (app_id, day, user_id, key_id, endpoint, provider, model) do update set
+  as call (app_id, at, user_id, key_id, function, endpoint, provider, model, status, is_late,
+           is_byok, cache, prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
+           reasoning_tokens, cost_nanos, saved_nanos)
+group by 1, 2, 3, 4, 5, 6, 7, 8
+on conflict (app_id, day, user_id, key_id, function, endpoint, provider, model) do update set
   requests = total.requests + excluded.requests,
   failures = total.failures + excluded.failures,
   prompt_tokens = total.prompt_tokens + excluded.prompt_tokens,
@@ -241,6 +243,7 @@ on conflict (app_id, day, user_id, key_id, endpoint, provider, model) do update 
 
 _CALL_COLUMNS = (
     "key_id",
+    "function",
     "endpoint",
     "provider",
     "model",

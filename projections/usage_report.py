@@ -23,6 +23,7 @@ class UsageGrouping(enum.StrEnum):
     ENDPOINT = "endpoint"
     DAY = "day"
     KEY = "key"
+    FUNCTION = "function"
 
 
 class UsageSums(Struct, frozen=True, rename="camel"):
@@ -47,8 +48,8 @@ class UsageSums(Struct, frozen=True, rename="camel"):
 
 class UsageGroup(UsageSums, frozen=True, rename="camel", kw_only=True):
     key: str | None
-    """The model, user, endpoint, day or app key. A null user stands for the app's keys, a null key
-    for users and the service key."""
+    """The model, user, endpoint, day, app key or function. A null user stands for the app's keys, a
+    null key for users and the service key, a null function for calls that came through none."""
 
 
 class UsageReport(Struct, frozen=True, rename="camel"):
@@ -67,6 +68,7 @@ _COLUMNS = {
     UsageGrouping.ENDPOINT: "endpoint",
     UsageGrouping.DAY: "day",
     UsageGrouping.KEY: "key_id",
+    UsageGrouping.FUNCTION: "function",
 }
 
 # The row of totals comes first, and is there when there are no others.

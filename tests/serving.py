@@ -12,15 +12,14 @@ from tests.waiting import until
 
 @asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
-    """Serve an ASGI app on a free loopback port; yields its URL."""
+    """Serve an ASGI app on a loopback port, a free one by default; yields its URL."""
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
-        port=0,
+        **{"port": 0, **options},
         log_level="warning",
         lifespan="on",
         proxy_headers=False,  # as api/server.py has it
-        **options,
     )
     server = uvicorn.Server(config)
     # Its steps without its pauses, of a tenth of a second at the end of each test.
@@ -30,8 +29,8 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
     assert server.started, "the server did not start"
     try:
         await server.on_tick(0)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{bound}"
     finally:
         for listener in server.servers:
             listener.close()
@@ -43,9 +42,9 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def client_of(app: Any, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(app: Any, *, port: int = 0, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        serving(app) as url,
+        serving(app, port=port) as url,
         httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client,
     ):
         yield client

@@ -17,7 +17,7 @@ from butterbase.ai.errors import AiRequestError
 from butterbase.ai.wire.form import ChatRequest, File, Image, Part, ToolResult
 from butterbase.ai.wire.protocols import WireName
 from butterbase.ai.wire.trees import Tree, read_tree, write_sorted
-from butterbase.sql.claims import ANON
+from butterbase.sql.claims import SERVICE_ROLE
 
 VERSION: Final = 1
 """Of the keys; another one finds nothing that was kept before."""
@@ -130,7 +130,7 @@ def _owner(asker: Asker, request: ChatRequest, policy: CachePolicy) -> str | Non
         return ""
     if asker.user_id is not None:
         return f"user:{asker.user_id}"
-    if asker.role == ANON:
+    if asker.role != SERVICE_ROLE:
         return None
     # A backend may ask for many people, and name them.
     backend = f"key:{asker.key_id}" if asker.key_id is not None else f"role:{asker.role}"

@@ -13,7 +13,7 @@ from butterbase.ai.routing.config import MODEL_LENGTH_MAX
 from butterbase.ai.wire import embeddings
 from butterbase.ai.wire.decoding import ALL_FIELDS, refusal, try_decode
 from butterbase.ai.wire.form import NULL, ChatRequest
-from butterbase.ai.wire.passing import PassingRequest, open_request
+from butterbase.ai.wire.passing import REACHING_FIELDS, UNSET, PassingRequest, open_request
 from butterbase.ai.wire.protocols import WireName
 from butterbase.ai.wire.wires import CLIENT_WIRES
 
@@ -181,7 +181,6 @@ _FILES = frozenset({"file", "input_file", "document", "input_audio", "video_url"
 # Without one of these there is none; `\u` may spell any.
 _REFERRING = (b"image", b"file", b"document", b"audio", b"video", b"screenshot", b"\\u")
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt", "container")
-_REACHING = ("mcp_servers", "plugins", "search_parameters", "web_search_options")
 _GIVEN_TOOLS = frozenset({None, "function", "custom"})
 _CLIENT_TOOLS = ("apply_patch", "bash_", "computer", "local_shell", "memory_", "text_editor_")
 """Begins of types of tools that the model was trained with, and the client runs."""
@@ -231,15 +230,12 @@ _TOOLS = msgspec.json.Decoder(list[_Tool])
 def _count_tools(asked: Asked) -> tuple[int, int]:
     """Those that the provider runs, and those that it describes."""
     fields = asked.passing.fields
-    reaching = sum(bytes(fields.get(name, NULL)) not in _UNSET for name in _REACHING)
+    reaching = sum(bytes(fields.get(name, NULL)) not in UNSET for name in REACHING_FIELDS)
     tools = try_decode(_TOOLS, fields.get("tools", NULL)) or []
     named = [tool.type for tool in tools if tool.type not in _GIVEN_TOOLS]
     clients = sum(kind is not None and kind.startswith(_CLIENT_TOOLS) for kind in named)
     # However many functions there are, how to call them is said once.
     return reaching + len(named) - clients, clients + bool(tools)
-
-
-_UNSET = frozenset({b"null", b"[]", b"false"})
 
 
 def _count(content: Raw, depth: int = 0) -> list[str]:

@@ -19,7 +19,7 @@ from butterbase.ai.seams import CacheState
 from butterbase.ai.telemetry.protocols import Trace
 from butterbase.ai.wire.form import Usage
 from butterbase.projections.usage import AiCall
-from butterbase.sql.claims import SERVICE_ROLE
+from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE
 from butterbase.sql.errors import ButterbaseError
 
 Status: TypeAlias = Literal["ok", "failed", "cancelled", "timeout"]
@@ -39,6 +39,14 @@ class Caller(Struct, frozen=True):
     """The app key that calls."""
     function: str | None = None
     """The app's function that calls."""
+
+    @property
+    def is_known(self) -> bool:
+        """A user, or a key of the app's that is not public. A user's token that names no user is
+        nobody's: no budget of users could hold it."""
+        if self.role == AUTHENTICATED:
+            return self.user_id is not None
+        return self.role == SERVICE_ROLE
 
 
 class Call:

@@ -46,13 +46,11 @@ from butterbase.ai.routing.resolution import Chain
 from butterbase.ai.seams import NO_LOOKUP, NO_SEAMS, Asking, Fresh, Kept, Lookup, Seams
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.wire.form import NULL, Usage
-from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE
 from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError
 
 CHANGE_COUNT_MAX = 10
 """Of changes to an app's configuration while one call is being admitted."""
 
-_KNOWN = frozenset({AUTHENTICATED, SERVICE_ROLE})
 _JSON = b"application/json"
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
@@ -95,10 +93,10 @@ class Gateway:
         await self.configs.close()
         await self.upstream.close()
 
-    async def check_caller(self, app_id: str, role: str) -> None:
+    async def check_caller(self, caller: Caller) -> None:
         """Raises AnonymousAiDeniedError, DatabaseUnavailableError."""
-        if role not in _KNOWN:
-            _check_anonymous(role, await self.configs.of(app_id))
+        if not caller.is_known:
+            _check_anonymous(caller, await self.configs.of(caller.app_id))
 
     async def call(
         self,
@@ -151,7 +149,7 @@ class Gateway:
     async def _perform_by(self, app: AppConfig, passage: Passage, body: bytes) -> Answer:
         """Raises ConfigChangedError: the configuration is not the app's any more."""
         call = passage.call
-        _check_anonymous(call.caller.role, app)
+        _check_anonymous(call.caller, app)
         if self._seams.prompts is not None and b'"prompt"' in body:
             body = await self._seams.prompts.fill(call.caller.app_id, call.endpoint, body)
         asked = passage.asked = Asked(call.endpoint, body, beta=passage.given.beta)
@@ -326,9 +324,9 @@ class Gateway:
         task.add_done_callback(self._afterwards.discard)
 
 
-def _check_anonymous(role: str, app: AppConfig) -> None:
+def _check_anonymous(caller: Caller, app: AppConfig) -> None:
     """Raises AnonymousAiDeniedError."""
-    if role not in _KNOWN and not app.allows_anonymous:
+    if not caller.is_known and not app.allows_anonymous:
         raise AnonymousAiDeniedError(
             hint="sign in, and send the user's access token; the anon key alone is public"
         )

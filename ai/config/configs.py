@@ -45,6 +45,7 @@ begun anew with it; what comes before the admission may go by one that is as old
 KEPT_COUNT_MAX = 1000
 _TRIES_MAX = 10
 _FOREIGN_KEY_VIOLATION = "23503"
+_UNTRANSLATABLE_CHARACTER = "22P05"
 
 
 class AppConfig(Struct, frozen=True):
@@ -111,6 +112,9 @@ class AiConfigs:
                     self._kept.pop(app_id, None)
                     return await self._shown(app_id, row)
             except DatabaseError as error:
+                if error.sqlstate == _UNTRANSLATABLE_CHARACTER:
+                    # Wherever it stands: of all that JSON can say, it alone is no text to Postgres.
+                    raise AiConfigError("no text may have a NUL (\\u0000)") from error
                 if error.sqlstate != _FOREIGN_KEY_VIOLATION:
                     raise
                 raise AiConfigError(f"there is no app {app_id!r}") from error

@@ -16,7 +16,9 @@ from butterbase.ai.guards.redaction import Redaction, new_nonce
 from butterbase.ai.guards.rewriting import redact_request, restore_answer, texts_of
 from butterbase.ai.guards.streams import RestoringFilter
 from butterbase.ai.seams import Asking, Filter, Guarded
-from butterbase.ai.wire.form import ChatAnswer, ChatRequest
+from butterbase.ai.wire.decoding import ALL_FIELDS, try_decode
+from butterbase.ai.wire.form import NULL, ChatAnswer, ChatRequest
+from butterbase.ai.wire.passing import REACHING_FIELDS, UNSET
 from butterbase.ai.wire.trees import read_tree
 
 REDACTED_CHARS_MAX = 1_000_000
@@ -46,7 +48,7 @@ class GuardRail:
             return Guarded()
         verdicts: _Verdicts = {}
         _check_size(asking, policy, verdicts)
-        _check_tools(request, policy, verdicts)
+        _check_tools(asking, request, policy, verdicts)
         _check_injection(request, policy, verdicts)
         if not policy.redact:
             return Guarded(verdicts=verdicts)
@@ -104,12 +106,17 @@ def _check_size(asking: Asking, policy: GuardPolicy, verdicts: _Verdicts) -> Non
     verdicts["size"] = "ok"
 
 
-def _check_tools(request: ChatRequest, policy: GuardPolicy, verdicts: _Verdicts) -> None:
+def _check_tools(
+    asking: Asking, request: ChatRequest, policy: GuardPolicy, verdicts: _Verdicts
+) -> None:
     if policy.tools is None:
         return
-    for tool in request.tools:
-        if not any(_is_named(tool.name, pattern) for pattern in policy.tools):
-            name = tool.name[:_NAME_LENGTH_MAX]
+    # Fields that let a provider run a tool of its own are tools by another way.
+    fields = try_decode(ALL_FIELDS, asking.body) or {}
+    reaching = [name for name in REACHING_FIELDS if bytes(fields.get(name, NULL)) not in UNSET]
+    for offered in (*(tool.name for tool in request.tools), *reaching):
+        if not any(_is_named(offered, pattern) for pattern in policy.tools):
+            name = offered[:_NAME_LENGTH_MAX]
             verdicts["tools"] = f"refused:{name}"
             raise ToolDeniedError(
                 f"the app does not allow the tool {name!r}",

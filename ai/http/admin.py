@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from typing import Any
-from uuid import UUID
 
 import falcon.asgi
 import msgspec
@@ -26,6 +25,7 @@ from butterbase.ai.errors import (
     ClientLeftError,
 )
 from butterbase.ai.http.body import decode_json, read_body
+from butterbase.ai.http.callers import user_id_of
 from butterbase.ai.http.problems import render_error
 from butterbase.projections.usage_report import UsageGrouping, usage_report
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE, Claims
@@ -99,7 +99,7 @@ class UsageResource:
         _check_may_call(claims)
         user_id = None
         if claims.role != SERVICE_ROLE:
-            user_id = _user_id(claims)
+            user_id = user_id_of(claims)
             if user_id is None:
                 raise AiRoleDeniedError("the token names no user whose usage this could be")
         start, end = _days(req)
@@ -133,13 +133,6 @@ def _check_may_call(claims: Claims) -> None:
 def check_is_service(claims: Claims) -> None:
     if claims.role != SERVICE_ROLE:
         raise AiRoleDeniedError(hint="use the app's service key, on a server only")
-
-
-def _user_id(claims: Claims) -> UUID | None:
-    try:
-        return None if claims.subject is None else UUID(claims.subject)
-    except ValueError:
-        return None
 
 
 async def _read(req: Request, bytes_max: int) -> bytes:

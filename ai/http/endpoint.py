@@ -8,15 +8,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
-from uuid import UUID
 
 from msgspec import Struct
 
 from butterbase.ai.calls.asked import Endpoint
-from butterbase.ai.calls.call import Caller, Header
+from butterbase.ai.calls.call import Header
 from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.calls.passage import Answer, Given
 from butterbase.ai.errors import AiInternalError
+from butterbase.ai.http.callers import caller_of
 from butterbase.ai.http.connection import (
     JSON,
     Connection,
@@ -102,12 +102,12 @@ class AiEndpoint:
     ) -> None:
         try:
             claims = await self._authenticate(asked.app_id, asked.headers)
-            await self._gateway.check_caller(asked.app_id, claims.role)
+            caller = caller_of(asked.app_id, claims, asked.request_id)
+            await self._gateway.check_caller(caller)
             if asked.endpoint is None:
                 body = await list_models(self._gateway, asked.app_id, asked.wire, asked.path)
                 answer = Answer(200, [JSON], body)
             else:
-                caller = caller_of(asked.app_id, claims, asked.request_id)
                 answer = await self._call(caller, asked.endpoint, connection, asked.given)
         except ButterbaseError as error:
             answer = self._refusal(error, asked)
@@ -152,16 +152,3 @@ class _Asked(Struct, frozen=True):
             text_of(self.headers, b"cache-control") or "",
             self.headers,
         )
-
-
-def caller_of(app_id: str, claims: Claims, request_id: str) -> Caller:
-    return Caller(
-        app_id, claims.role, _uuid(claims.subject), request_id, key_id=_uuid(claims.key_id)
-    )
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        return None

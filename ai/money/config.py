@@ -32,11 +32,11 @@ _Model = Annotated[str, Meta(min_length=1, max_length=200)]
 _Hook = Annotated[
     str,
     Meta(
-        pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}|https?://[!-~]+)$",
+        pattern=r"\A([A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}|https?://[!-~]+)\Z",
         max_length=2000,
     ),
 ]
-_Email = Annotated[str, Meta(pattern=r"^[!-?A-~]+@[!-?A-~]+$", max_length=254)]
+_Email = Annotated[str, Meta(pattern=r"\A[!-?A-~]+@[!-?A-~]+\Z", max_length=254)]
 _Percent = Annotated[int, Meta(ge=1, le=1000)]
 Period: TypeAlias = Literal["day", "month", "lifetime"]
 

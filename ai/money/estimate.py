@@ -40,7 +40,8 @@ class Bound(Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
+        """No more than any limit has; a client may ask for more than a bigint holds."""
+        return min(self.prompt_tokens + self.completion_tokens, TOKENS_MAX)
 
 
 def prompt_tokens_max(

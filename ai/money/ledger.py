@@ -261,8 +261,10 @@ class Ledger:
         for call_id, settlement in list(self._unwritten.items()):
             try:
                 await self._write(settlement)
-            except DatabaseError as error:
-                # It would be refused each time; the log has it.
+            except DatabaseUnavailableError:
+                raise
+            except Exception as error:
+                # It would fail each time, and hold up those behind it; the log has it.
                 _log.error("request %s: its event is refused: %s", settlement.request_id, error)
             self._unwritten.pop(call_id, None)
 

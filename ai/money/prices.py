@@ -66,8 +66,10 @@ NOTHING = Charge(0, "none")
 
 
 def charge(price: Price, usage: Usage) -> Charge:
-    """What the call costs: as the provider itself says, where it does, else by the price."""
-    if usage.cost is not None and (nanos := _told(usage.cost)) is not None:
+    """What the call costs: by a price that the app has set, else as the provider itself says, where
+    it does, else by the list's price."""
+    is_set = price.source == "override"
+    if not is_set and usage.cost is not None and (nanos := _told(usage.cost)) is not None:
         return Charge(nanos, "provider")
     return Charge(min(cost(price, usage), NANOS_MAX), price.source)
 
@@ -124,10 +126,12 @@ def _rated(price: Price, usage: Usage) -> int:
 def _told(usd: Decimal) -> int | None:
     """None: it is no amount, and does not count."""
     try:
-        nanos = int((usd * NANO).to_integral_value(ROUND_HALF_UP))
-    except (DecimalException, ValueError, OverflowError):
+        # Before it becomes a whole number, which for an exponent of a million takes minutes.
+        if not 0 <= usd <= NANOS_MAX // NANO:
+            return None
+        return int((usd * NANO).to_integral_value(ROUND_HALF_UP))
+    except DecimalException:  # it is no number
         return None
-    return nanos if 0 <= nanos <= NANOS_MAX else None
 
 
 # An app's own prices

@@ -108,7 +108,18 @@ class _Passing:
             raise UpstreamInvalidError(hint="check the base URL: it usually ends with /v1")
         if facts.usage is None and facts.finish is None:
             _raise_told_error(body)
+            if bytes((try_decode(ALL_FIELDS, body) or {}).get(self._says, NULL))[:1] != b"[":
+                raise UpstreamInvalidError(f"the AI provider's answer has no {self._says}")
         return Whole(body, facts.usage, model=facts.model, finish=facts.finish)
+
+    @property
+    def _says(self) -> str:
+        """The field of an answer that has what it says."""
+        if self._asked.endpoint is Endpoint.EMBEDDINGS:
+            return "data"
+        return {WireName.RESPONSES: "output", WireName.ANTHROPIC: "content"}.get(
+            self._wire, "choices"
+        )
 
     def reader(self) -> Reader:
         wants_usage = self._asked.passing.wants_usage

@@ -70,7 +70,7 @@ class Models:
 
     async def check(self) -> None:
         """Raises AnonymousAiDeniedError, DatabaseUnavailableError."""
-        await self._gateway.check_caller(self._caller.app_id, self._caller.role)
+        await self._gateway.check_caller(self._caller)
 
     async def ask(self, messages: list[dict[str, str]]) -> Reply:
         """Raises AiError and other ButterbaseErrors."""

@@ -28,7 +28,7 @@ _ChunkTokens = Annotated[int, Meta(ge=16, le=4000)]
 _OverlapTokens = Annotated[int, Meta(ge=0, le=2000)]
 _Text = Annotated[str, Meta(min_length=1, max_length=200)]
 _Function = Annotated[
-    str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}$")
+    str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}\Z")
 ]
 _AccessMode = Literal["private", "shared", "custom"]
 

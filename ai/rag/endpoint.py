@@ -16,6 +16,7 @@ from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.calls.passage import Answer
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.http.body import decode_json
+from butterbase.ai.http.callers import caller_of
 from butterbase.ai.http.connection import (
     Connection,
     Headers,
@@ -28,7 +29,6 @@ from butterbase.ai.http.connection import (
     text_of,
 )
 from butterbase.ai.http.departures import Departures, Receive
-from butterbase.ai.http.endpoint import caller_of
 from butterbase.ai.rag.answering import candidate_count, reply
 from butterbase.ai.rag.asking import Models
 from butterbase.ai.rag.search import Asker, Place, Question, Searcher

@@ -18,7 +18,7 @@ QUERIES = load_queries("rag")
 BODY_BYTES_MAX = 16 * 1024**2
 """As much text as a document may have; a long book has one million characters."""
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")]
 
 Body = TypeVar("Body")
 

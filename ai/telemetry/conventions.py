@@ -161,6 +161,20 @@ def call_attributes(event: AiCall) -> Attributes:
     return found | {f"butterbase.guard.{name}": told for name, told in event.guards.items()}
 
 
+def tool_name(name: str) -> str:
+    return _printable(name)
+
+
+def tool_attributes(name: str, *, kind: str, call_id: str) -> Attributes:
+    """Of a tool that the gateway runs; neither its arguments nor its result."""
+    return {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": _printable(name),
+        "gen_ai.tool.call.id": _printable(call_id),
+        "gen_ai.tool.type": "datastore" if kind == "table" else "extension",
+    }
+
+
 def error_type(error: ButterbaseError | None, status: str = "ok") -> str | None:
     """What a provider answers is its status, anything else our code; `cancelled`: the client left,
     or the server stopped. None: it went well."""

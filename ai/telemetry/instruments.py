@@ -61,6 +61,23 @@ class Instruments:
             OUTPUT_TOKEN_BOUNDS_S,
         )
 
+        self._tool = seconds(
+            "gen_ai.execute_tool.duration",
+            "Time that a tool takes which the gateway runs.",
+            DURATION_BOUNDS_S,
+        )
+
+    def count_tool(
+        self, app_id: str, offered: str, *, duration_s: float, error_type: str | None
+    ) -> None:
+        """Names are those of the app's configuration, and so are few."""
+        of: Attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": offered or OTHER,
+            "butterbase.app.id": app_id,
+        }
+        self._tool.record(duration_s, _with_error(of, error_type))
+
     def count_attempt(
         self,
         app_id: str,

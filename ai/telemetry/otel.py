@@ -34,6 +34,8 @@ from butterbase.ai.telemetry.conventions import (
     call_attributes,
     error_type,
     operation,
+    tool_attributes,
+    tool_name,
     usage_attributes,
 )
 from butterbase.ai.telemetry.instruments import Instruments
@@ -137,6 +139,21 @@ class CallTrace:
         context = span.get_span_context()
         self.id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
+    @property
+    def carried(self) -> Mapping[bytes, bytes]:
+        carried: dict[str, str] = {}
+        _PROPAGATOR.inject(carried, trace.set_span_in_context(self._span))
+        return {name.encode(): value.encode() for name, value in carried.items()}
+
+    def tool(self, name: str, *, kind: str, call_id: str) -> "_ToolTrace":
+        span = self._tracer.start_span(
+            f"execute_tool {tool_name(name)}",
+            trace.set_span_in_context(self._span),
+            trace.SpanKind.INTERNAL,
+            tool_attributes(name, kind=kind, call_id=call_id),
+        )
+        return _ToolTrace(span, self._instruments, self._app_id, name if kind else "")
+
     def attempt(self, target: Target, asked: Asked) -> Mapping[str, str]:
         span = self._tracer.start_span(
             f"{operation(asked.endpoint)} {target.model}",
@@ -192,6 +209,28 @@ class CallTrace:
             error_type=kind,
         )
         _end(attempt.span, kind, is_error=kind not in {None, "cancelled"})
+
+
+class _ToolTrace:
+    def __init__(
+        self, span: trace.Span, instruments: Instruments, app_id: str, offered: str
+    ) -> None:
+        """`offered` is the tool's name; empty for one that is not there."""
+        self._span = span
+        self._instruments = instruments
+        self._app_id = app_id
+        self._offered = offered
+        self._began_s = time.monotonic()
+
+    def end(self, *, status: str, error_type: str | None) -> None:
+        kind = "cancelled" if status == "cancelled" else error_type
+        self._instruments.count_tool(
+            self._app_id,
+            self._offered,
+            duration_s=time.monotonic() - self._began_s,
+            error_type=kind,
+        )
+        _end(self._span, kind, is_error=kind not in {None, "cancelled"})
 
 
 class _Attempt:

@@ -14,11 +14,29 @@ from butterbase.ai.wire.form import Usage
 from butterbase.sql.errors import ButterbaseError
 
 
+class ToolTrace(Protocol):
+    """Of one call of a tool that the gateway runs."""
+
+    def end(self, *, status: str, error_type: str | None) -> None:
+        """`status` is its event's; `error_type` our code, None where it went well."""
+        ...
+
+
 class Trace(Protocol):
     """Of one call, from its request to its event."""
 
     id: str
     """32 hexadecimal digits."""
+
+    @property
+    def carried(self) -> Mapping[bytes, bytes]:
+        """Headers with which another call goes on in the same trace."""
+        ...
+
+    def tool(self, name: str, *, kind: str, call_id: str) -> ToolTrace:
+        """A tool begins that the answer has called; the call itself may have ended. `kind` is
+        empty for one that is not offered, whose name the model has made up."""
+        ...
 
     def attempt(self, target: Target, asked: Asked) -> Mapping[str, str]:
         """A request to the target begins. Answers what it is to carry in its headers."""

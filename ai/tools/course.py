@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
+
+from msgspec.structs import replace
 
 from butterbase.ai.calls.call import Call, Caller
 from butterbase.ai.calls.gateway import Gateway
@@ -18,6 +21,8 @@ from butterbase.ai.wire.form import ToolCall
 
 CALLS_MAX = 16
 """Of tools, in one turn; the model is told that the others were not made."""
+
+_TRACEPARENT: Final = b"traceparent"
 
 CLOSE_TIMEOUT_S = 5.0
 """For clients that do not read what they are told at the end."""
@@ -106,10 +111,18 @@ class Course:
             self._caller,
             self.talk.endpoint,
             _Said(self._client, body),
-            self._given,
+            self._continued,
             step=step,
             deadline_s=self._deadline_s,
         )
+
+    @property
+    def _continued(self) -> Given:
+        """All steps of a request are of one trace, also where the client has begun none."""
+        trace = self.totals.trace
+        if trace is None or _TRACEPARENT in self._given.headers:
+            return self._given
+        return replace(self._given, headers={**self._given.headers, **trace.carried})
 
     async def _use(self, calls: Sequence[ToolCall], ai_call: Call | None) -> list[Result]:
         # One after another, as the model has said them: a later one may lean on an earlier.
@@ -122,7 +135,7 @@ class Course:
                 call,
                 self.talk.offers.get(call.name),
                 step=self.totals.step_count,
-                ai_call_id=ai_call.id,
+                ai_call=ai_call,
                 deadline_s=self._deadline_s,
                 is_too_many=number >= CALLS_MAX,
             )

@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 import msgspec
 from msgspec import Struct
 
-from butterbase.ai.calls.call import Caller
+from butterbase.ai.calls.call import Call, Caller
+from butterbase.ai.telemetry.protocols import ToolTrace
 from butterbase.ai.tools.errors import ToolCallError, ToolRefusedError, ToolTimeoutError
 from butterbase.ai.tools.offers import Offer, Work
 from butterbase.ai.tools.ports import Backend, BackendAnswer, DataRequest
@@ -99,13 +100,14 @@ class Steps:
         offer: Offer | None,
         *,
         step: int,
-        ai_call_id: UUID,
+        ai_call: Call,
         deadline_s: float,
         is_too_many: bool = False,
     ) -> Result:
         """`offer` is None for a tool that nobody has offered; a deadline is of the loop's clock."""
         began_s = asyncio.get_running_loop().time()
         run, status, error = _Run(), "ok", None
+        trace = _trace(ai_call, call, offer)
         try:
             if is_too_many:
                 raise ToolRefusedError("too many calls at once: make it again")
@@ -132,8 +134,9 @@ class Steps:
                 output_bytes=len(run.output.text.encode("utf-8", "replace")),
                 latency_ms=round(latency_s * 1000),
                 step=step,
-                ai_call_id=ai_call_id,
+                ai_call_id=ai_call.id,
             )
+            _tell(trace, step_)
             self._record(asker.caller, step_)
         may_have_changed = run.operation not in {"", "select"}
         return Result(call.id, run.output.text, error is not None, may_have_changed)
@@ -206,3 +209,26 @@ class Steps:
         except DatabaseUnavailableError:
             return False
         return True
+
+
+# Who looks on cannot fail a tool.
+
+
+def _trace(ai_call: Call, call: ToolCall, offer: Offer | None) -> ToolTrace | None:
+    if ai_call.trace is None:
+        return None
+    kind = "" if offer is None else offer.grant.kind
+    try:
+        return ai_call.trace.tool(call.name[:_NAME_LENGTH_MAX], kind=kind, call_id=call.id)
+    except Exception:
+        _log.exception("request %s: a tool is not traced", ai_call.caller.request_id)
+        return None
+
+
+def _tell(trace: ToolTrace | None, step: ToolStep) -> None:
+    if trace is None:
+        return
+    try:
+        trace.end(status=step.status, error_type=step.error_code)
+    except Exception:
+        _log.exception("call %s: the end of a tool is not traced", step.ai_call_id)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from butterbase.ai.calls.call import Call, Header
 from butterbase.ai.money.amounts import format_usd
+from butterbase.ai.telemetry.protocols import Trace
 from butterbase.ai.wire.form import Usage
 from butterbase.ai.wire.usage import add
 
@@ -26,6 +27,11 @@ class Totals:
     def cost_nanos(self) -> int:
         """Of those that have ended."""
         return sum(call.cost_nanos for call in self._calls)
+
+    @property
+    def trace(self) -> Trace | None:
+        """Of the first call."""
+        return self._calls[0].trace if self._calls else None
 
     def begun(self, call: Call | None) -> None:
         if call is not None:

@@ -23,6 +23,7 @@ from butterbase.ai.wire.protocols import EncodedError, WireName
 RETRY_HEADERS = ("retry-after", "retry-after-ms")
 """Headers of a refusal that are passed on."""
 MESSAGE_LENGTH_MAX = 1000
+_STATUS_MAX = 599
 OVERLOADED = 529
 """Anthropic's own status; others say 503."""
 
@@ -123,7 +124,7 @@ _VAGUE: frozenset[ErrorKind] = frozenset(
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> WireError:
     """What a provider's answer of this status, 300 or more, means to the client."""
-    kept = {name: headers[name] for name in RETRY_HEADERS if name in headers}
+    kept = {name: headers[name] for name in RETRY_HEADERS if _is_plain(headers.get(name))}
     if status < 400:
         return WireError(
             "server",
@@ -131,6 +132,9 @@ def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> WireEr
             f"the AI provider redirects (status {status})",
             hint="check the base URL",
         )
+    if status > _STATUS_MAX:
+        # Some sites answer 999 to what they take for a robot; HTTP has no such status to pass on.
+        return WireError("server", 502, f"the AI provider answered {status}")
     told, text = _read(body)
     kind, _ = _classify(status, told, text)
     if kind == "authentication":
@@ -152,6 +156,11 @@ def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> WireEr
         param=_text(told.param),
         headers=kept,
     )
+
+
+def _is_plain(value: str | None) -> bool:
+    """Whether a header may go on: other bytes than ASCII's cannot be written as they came."""
+    return value is not None and value.isascii() and value.isprintable()
 
 
 def decode_stream_error(data: bytes | Raw) -> WireError:

@@ -4,7 +4,7 @@ What is not named here passes untouched.
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -12,6 +12,12 @@ from msgspec import Meta, Raw, Struct
 from butterbase.ai.http.body import decode_json
 from butterbase.ai.wire.decoding import ALL_FIELDS, refusal
 from butterbase.ai.wire.protocols import WireName
+
+REACHING_FIELDS: Final = ("mcp_servers", "plugins", "search_parameters", "web_search_options")
+"""With which a provider runs tools of its own that are not among `tools`."""
+
+UNSET: Final = frozenset({b"null", b"[]", b"false"})
+"""With which it does not."""
 
 _Count = Annotated[int, Meta(ge=1)]
 

@@ -64,7 +64,7 @@ class ChatUsage(Struct, frozen=True):
             cache_write_tokens=written,
             prompt_audio_tokens=details.audio_tokens or 0,
             completion_audio_tokens=more.audio_tokens or 0,
-            cost=self.cost,
+            cost=_amount(self.cost),
         )
 
 
@@ -130,7 +130,7 @@ class ResponsesUsage(Struct, frozen=True):
             reasoning_tokens=(self.output_tokens_details or _OutputDetails()).reasoning_tokens or 0,
             cache_write_tokens=written,
             cache_write_hour_tokens=long_lived.ttl_12h_tokens or 0,
-            cost=self.cost,
+            cost=_amount(self.cost),
         )
 
 
@@ -197,7 +197,7 @@ class AnthropicUsage(Struct, frozen=True):
             cache_write_hour_tokens=(
                 (self.cache_creation or _CacheCreation()).ephemeral_1h_input_tokens or 0
             ),
-            cost=self.cost,
+            cost=_amount(self.cost),
         )
 
 
@@ -259,6 +259,9 @@ def _audio(details: Sequence[_Modality] | None) -> int:
     return sum(part.token_count for part in details or () if part.modality == "AUDIO")
 
 
+_DIGITS_MAX, _DECIMALS_MAX = 12, 30
+"""Of a cost, before and behind the point."""
+
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "cost")
 
 
@@ -272,6 +275,17 @@ def add(one: Usage, other: Usage) -> Usage:
 def _including(prompt: int, cached: int, written: int) -> int:
     """The prompt's tokens with those of the cache, which some proxies count beside it."""
     return prompt if cached + written <= prompt else prompt + cached + written
+
+
+def _amount(usd: Decimal | None) -> Decimal | None:
+    """None for what is no amount of money: a text such as `NaN` decodes as well, and written out an
+    exponent of a million has as many digits."""
+    if usd is None or not usd.is_finite():
+        return None
+    if usd.is_zero():
+        return Decimal()
+    is_kept = not usd.is_signed() and -_DECIMALS_MAX <= usd.adjusted() < _DIGITS_MAX
+    return usd if is_kept else None
 
 
 def _number(amount: Decimal) -> msgspec.Raw:

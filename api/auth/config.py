@@ -18,7 +18,7 @@ Url: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
 Hook: TypeAlias = Annotated[
     str,
     Meta(
-        pattern=r"^([A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}|https?://[!-~]+)$",
+        pattern=r"\A([A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}|https?://[!-~]+)\Z",
         max_length=2000,
     ),
 ]
@@ -179,7 +179,7 @@ class AuthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rate_limits: RateLimits = field(default_factory=RateLimits)
     mail: Mail = field(default_factory=Mail)
     providers: dict[
-        Annotated[str, Meta(pattern=r"^(?!(email|phone)$)[a-z][a-z0-9_:-]{0,49}$")], Provider
+        Annotated[str, Meta(pattern=r"\A(?!(email|phone)\Z)[a-z][a-z0-9_:-]{0,49}\Z")], Provider
     ] = {}
     mfa: Mfa = field(default_factory=Mfa)
     hooks: Hooks = field(default_factory=Hooks)

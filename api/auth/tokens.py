@@ -250,9 +250,13 @@ def _claims(payload: dict[str, Any]) -> Claims:
     scopes, function = payload.get(SCOPES_CLAIM), payload.get(FUNCTION_CLAIM)
     if scopes is not None and not _is_texts(scopes):
         raise InvalidTokenError("the token's scopes are none")
+    try:
+        text = msgspec.json.encode(payload).decode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise InvalidTokenError("the token has characters that are none") from error
     return Claims(
         role=role,
-        json=msgspec.json.encode(payload).decode(),
+        json=text,
         subject=subject if isinstance(subject, str) else None,
         expires_at=None if expires_at is None else int(expires_at),
         session_id=session_id if isinstance(session_id, str) else None,

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from butterbase.ingest.lsn import LSN
 from butterbase.projections.usage import AiCall, UsageProjection
 
 USER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+KEY = UUID("22222222-2222-4333-8444-555555555555")
 COLUMNS = ("id", "at", "app_id", "type", "user_id", "role", "request_id", "data")
 CALL = AiCall(
     endpoint="chat/completions",
@@ -97,6 +99,16 @@ async def test_calls_without_a_user_are_one_row(conn: AsyncConnection) -> None:
     assert await rows(conn) == [("main", "2026-01-01", None, "m", 2, 0, 20, 4)]
 
 
+async def test_what_a_function_has_asked_is_a_row_of_its_own(conn: AsyncConnection) -> None:
+    usage = UsageProjection()
+    mail = changed(function="send-mail")
+    await usage.apply(conn, [commit(event(), event(mail)), commit(event(mail))])
+    cursor = await conn.execute(
+        "select function, requests from butterbase.usage order by function nulls last"
+    )
+    assert await cursor.fetchall() == [("send-mail", 2), (None, 1)]
+
+
 async def test_a_call_that_its_client_cancelled_is_no_failure(conn: AsyncConnection) -> None:
     calls = [changed(status=s) for s in ("ok", "failed", "cancelled", "timeout")]
     await UsageProjection().apply(conn, [commit(*map(event, calls))])
@@ -142,8 +154,9 @@ async def test_an_event_that_does_not_decode_is_logged_and_counted_nowhere(
 
 
 async def test_the_longest_names_fit_the_index(conn: AsyncConnection) -> None:
+    wide = "\U0001f9c8"
     call = changed(
-        endpoint="\U0001f9c8" * 40, provider="\U0001f9c8" * 255, model="\U0001f9c8" * 200
+        endpoint=wide * 40, provider=wide * 255, model=wide * 200, function=wide * 63, key_id=KEY
     )
     await UsageProjection().apply(conn, [commit(event(call, app_id="\U0001f9c8" * 40))])
     assert len(await rows(conn)) == 1

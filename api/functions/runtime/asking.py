@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from butterbase.api.functions.runtime.call import Call
-from butterbase.api.functions.runtime.egress import Egress
+from butterbase.api.functions.runtime.egress import Egress, Origin
 from butterbase.api.functions.runtime.exchanges import (
     Exchange,
     Operation,
@@ -97,8 +97,9 @@ class Requests:
             exchange.refuse(_TOO_MANY if call else _ENDED)
             return
         self._exchanges[frame.stream] = exchange
+        origin = Origin(call.context.depth, call.context.service_token)
         exchange.task = asyncio.get_running_loop().create_task(
-            exchange.carry(services.egress, asked, self.allowed, depth=call.context.depth)
+            exchange.carry(services.egress, asked, self.allowed, origin=origin)
         )
         exchange.task.add_done_callback(lambda _: self._exchanges.pop(frame.stream, None))
 

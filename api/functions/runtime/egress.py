@@ -21,7 +21,7 @@ from yarl import URL
 
 from butterbase.ai.providers.upstream import public_socket
 from butterbase.api.functions.runtime.hosts import AllowList
-from butterbase.api.functions.runtime.model import DEPTH_HEADER
+from butterbase.api.functions.runtime.model import DEPTH_HEADER, FUNCTION_HEADER
 from butterbase.api.functions.settings import FunctionsSettings
 
 Address: TypeAlias = tuple[str, int]
@@ -37,7 +37,7 @@ _DROPPED: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"),
         *("upgrade", "host", "content-length", "expect", "accept-encoding", "proxy-authorization"),
-        DEPTH_HEADER,
+        *(DEPTH_HEADER, FUNCTION_HEADER),
     }
 )
 # What the api believes of a proxy, as which the host would come to it.
@@ -65,6 +65,18 @@ class EgressRequest(Struct, frozen=True):
     redirect: Literal["follow", "manual", "error"] = "follow"
     length: int | None = 0
     """Of the body, when it is known."""
+
+
+class Origin(Struct, frozen=True):
+    """Where a request comes from, as the platform's API is told."""
+
+    depth: int = 0
+    """How many functions it has come through before this one."""
+    token: str | None = None
+    """The function's own."""
+
+    def __repr__(self) -> str:
+        return f"Origin({self.depth})"
 
 
 class ApiUrls(Struct, frozen=True):
@@ -121,13 +133,13 @@ class Egress:
         self._sessions.clear()
 
     async def request(
-        self, asked: EgressRequest, body: Body, allowed: AllowList, *, depth: int
+        self, asked: EgressRequest, body: Body, allowed: AllowList, *, origin: Origin
     ) -> EgressAnswer:
         """Raises EgressError."""
         method, headers, url = asked.method, _headers(asked.headers), _url(asked.url)
-        origin = url
+        asked_of = url
         for hop in range(REDIRECT_COUNT_MAX + 1):
-            response = await self._ask(method, url, headers, body, asked.length, allowed, depth)
+            response = await self._ask(method, url, headers, body, asked.length, allowed, origin)
             location = response.headers.get("location")
             is_redirect = response.status in (301, 302, 303, 307, 308) and location is not None
             if not is_redirect or asked.redirect == "manual":
@@ -142,7 +154,7 @@ class Egress:
                 headers.pop("content-type", None)
             elif not isinstance(body, bytes):
                 raise EgressError("a request with a streamed body cannot follow a redirect")
-            if url.origin() != origin.origin():
+            if url.origin() != asked_of.origin():
                 for name in _OF_ORIGIN:
                     headers.popall(name, None)
         raise EgressError(f"more than {REDIRECT_COUNT_MAX} redirects")
@@ -155,12 +167,12 @@ class Egress:
         body: Body,
         length: int | None,
         allowed: AllowList,
-        depth: int,
+        origin: Origin,
     ) -> aiohttp.ClientResponse:
         host, port = url.raw_host or "", url.port or 0
         is_api = url.origin() in self._api_origins
         if is_api:
-            headers = _for_api(headers, depth)
+            headers = _for_api(headers, origin)
             headers["host"] = url.authority
             url = url.with_scheme(self._internal.scheme).with_host(self._internal.raw_host or "")
             url = url.with_port(self._internal.port)
@@ -240,11 +252,13 @@ def _headers(given: list[tuple[str, str]]) -> "CIMultiDict[str]":
     return CIMultiDict((name, value) for name, value in given if name.lower() not in _DROPPED)
 
 
-def _for_api(headers: "CIMultiDict[str]", depth: int) -> "CIMultiDict[str]":
+def _for_api(headers: "CIMultiDict[str]", origin: Origin) -> "CIMultiDict[str]":
     own = CIMultiDict(
         (name, value) for name, value in headers.items() if not name.lower().startswith(_FORWARDED)
     )
-    own[DEPTH_HEADER] = str(depth + 1)
+    own[DEPTH_HEADER] = str(origin.depth + 1)
+    if origin.token is not None:
+        own[FUNCTION_HEADER] = origin.token
     return own
 
 

@@ -15,6 +15,7 @@ from butterbase.api.functions.runtime.egress import (
     EgressAnswer,
     EgressError,
     EgressRequest,
+    Origin,
 )
 from butterbase.api.functions.runtime.errors import FunctionError
 from butterbase.api.functions.runtime.frames import FrameError, FrameType, encode
@@ -72,12 +73,12 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
 
     async def carry(
-        self, egress: Egress, asked: EgressRequest, allowed: AllowList, *, depth: int
+        self, egress: Egress, asked: EgressRequest, allowed: AllowList, *, origin: Origin
     ) -> None:
         """Until the answer was sent, or its error."""
         answer: EgressAnswer | None = None
         try:
-            answer = await egress.request(asked, await self._body(asked), allowed, depth=depth)
+            answer = await egress.request(asked, await self._body(asked), allowed, origin=origin)
             self._write(encode(FrameType.HEAD, self.stream, msgspec.json.encode(answer.head)))
             if asked.method != "HEAD":
                 await self._pass_on(answer)

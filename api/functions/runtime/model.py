@@ -11,6 +11,10 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 DEPTH_HEADER = "x-butterbase-depth"
 """How many functions a request has come through."""
 
+FUNCTION_HEADER = "x-butterbase-function-token"
+"""Of a function's request to the platform: its own token, which tells whose request it is also
+where that is made in the name of a user."""
+
 
 class Permissions(Struct, frozen=True):
     net: tuple[str, ...] = ()

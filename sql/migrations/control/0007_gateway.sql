@@ -5,6 +5,7 @@
 
 alter table butterbase.usage
   add column key_id uuid,
+  add column function text,
   add column cached_tokens bigint not null default 0,
   add column cache_write_tokens bigint not null default 0,
   add column reasoning_tokens bigint not null default 0,
@@ -13,7 +14,8 @@ alter table butterbase.usage
   add column cache_hits bigint not null default 0,
   add column saved_nanos bigint not null default 0,
   drop constraint usage_app_id_day_user_id_endpoint_provider_model_key,
-  add unique nulls not distinct (app_id, day, user_id, key_id, endpoint, provider, model);
+  add unique nulls not distinct
+    (app_id, day, user_id, key_id, function, endpoint, provider, model);
 
 comment on column butterbase.usage.day is
   'UTC''s, of the call''s admission; of a call that was not admitted, the day it ended.';

@@ -257,3 +257,13 @@ async def test_streamed_usage_is_charged_as_it_was_told(
     assert sse_data(response.text)[-1] == "[DONE]"
     event = await priced.the_event()
     assert (event["cost_nanos"], event["price_source"]) == (29_000, "fallback")
+
+
+@pytest.mark.parametrize("limit", [2**31, 2**62, 2**63 - 1, 10**25])
+async def test_a_client_may_ask_for_more_than_there_are_numbers(
+    harness: Harness, upstream: Upstream, limit: int
+) -> None:
+    """The provider says what is too much; our own books must not."""
+    upstream.script = answer(200, COMPLETION)
+    response = await harness.chat(max_tokens=limit, n=128)
+    assert response.status_code == 200, response.text

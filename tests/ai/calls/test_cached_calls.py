@@ -51,6 +51,21 @@ async def test_the_same_question_costs_once(harness: Harness, upstream: Upstream
     assert hit["saved_nanos"] == missed["cost_nanos"] > 0
 
 
+@pytest.mark.parametrize("threshold", [None, 0.9])
+async def test_users_of_other_issuers_get_no_answers_of_each_other(
+    harness: Harness, upstream: Upstream, threshold: float | None
+) -> None:
+    """Their subjects are no UUIDs, and a request may name anybody as its `user`."""
+    await configure(harness, cache={"threshold": threshold})
+    upstream.script = answer(200, COMPLETION)
+    told = []
+    for subject in ("auth0|1", "auth0|2", "auth0|1"):
+        headers = {"x-test-role": "authenticated", "x-test-user": subject}
+        told.append(cache_of(await ask(harness, headers=headers, user="auth0|1")))
+        await kept(harness, 2 if len(told) > 1 else 1)
+    assert told == ["miss", "miss", "hit"]
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [("messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}),

@@ -65,7 +65,13 @@ async def test_an_ok_call_is_one_event_with_the_reported_usage(
 
 @pytest.mark.parametrize(
     ("role", "subject", "user_id"),
-    [("authenticated", USER, USER), ("service_role", "", None), ("authenticated", "auth0|5", None)],
+    [
+        ("authenticated", USER, USER),
+        ("service_role", "", None),
+        ("service_role", "auth0|5", None),
+        # Another issuer's subjects are no UUIDs; each has one of its own.
+        ("authenticated", "auth0|5", "d1e60b4e-d35b-5538-bd1a-b3fa2c2aa17e"),
+    ],
 )
 async def test_the_event_names_the_caller(
     harness: Harness, upstream: Upstream, role: str, subject: str, user_id: str | None
@@ -80,6 +86,39 @@ async def test_the_event_names_the_caller(
         harness.app_id,
     )
     assert rows == [("ai.call", role, user_id, "r-7")]
+
+
+async def test_users_of_other_issuers_are_told_apart(harness: Harness, upstream: Upstream) -> None:
+    upstream.script = answer(200, COMPLETION)
+    budget = {"scope": "user", "period": "day", "limitUsd": "0.11"}
+    config = {"budgets": [budget], "maxTokensPerRequest": 4000}
+    await harness.http.put(f"{harness.path}/ai/config", json=config)
+    statuses = []
+    for subject in ("auth0|5", "auth0|5", "auth0|6"):
+        headers = {"x-test-role": "authenticated", "x-test-user": subject}
+        harness.http.headers.update(headers)
+        statuses.append((await harness.chat()).status_code)
+    assert statuses == [200, 402, 200]
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "models"])
+async def test_a_users_token_that_names_nobody_is_nobodys(
+    harness: Harness, upstream: Upstream, path: str
+) -> None:
+    """Else no budget and no limit of users would hold for it."""
+    upstream.script = answer(200, {**COMPLETION, "data": []})
+    config = f"{harness.path}/ai/config"
+    method = "GET" if path == "models" else "POST"
+    body = {"model": "gpt-test", "messages": [{"role": "user", "content": "Hi"}]}
+    for allows, status in ((False, 403), (True, 200)):
+        await harness.http.put(config, json={"allowAnonymous": allows})
+        response = await harness.http.request(
+            method,
+            f"{harness.path}/{path}",
+            json=body if method == "POST" else None,
+            headers={"x-test-role": "authenticated", "x-test-user": ""},
+        )
+        assert response.status_code == status, response.text
 
 
 async def test_unknown_fields_and_long_numbers_reach_the_provider_unchanged(

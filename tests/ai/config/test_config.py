@@ -196,3 +196,26 @@ async def test_the_operators_base_url_is_checked_at_start(control: Database) -> 
     with pytest.raises(SettingError, match="ai_base_url"):
         async with running_gateway(control, AiSettings(ai_base_url="localhost:11434")):
             pass
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"budgets": [{"scope": "model", "subject": "x\0", "period": "day", "limitUsd": 1}]},
+        {"limits": [{"scope": "model", "subject": "\0", "requestsPerMinute": 1}]},
+        {"prices": {"overrides": [{"model": "x\0", "input": 1, "output": 1}]}},
+        {"guards": {"tools": ["x\0"]}},
+        {"cache": {"tools": ["x\0"]}},
+        {"allowedModels": ["x\0"]},
+        {"tools": {"t": {"function": "f", "description": "x\0"}}},
+        {"tools": {"t": {"function": "f", "description": "x", "parameters": {"title": "\0"}}}},
+        {"providers": {"p": {"kind": "openai_compatible", "baseUrl": "http://a.test/\0"}}},
+        {"alerts": {"email": "a@example.com\n"}},
+        {"alerts": {"hook": "https://example.com/\n"}},
+    ],
+)
+async def test_a_text_that_cannot_be_stored_or_sent_is_refused(
+    harness: Harness, config: dict[str, object]
+) -> None:
+    response = await harness.http.put(f"{harness.path}/ai/config", json=config)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "ai_config_invalid")

@@ -449,7 +449,8 @@ async def test_an_event_that_is_refused_holds_up_no_other(
 ) -> None:
     monkeypatch.setattr("butterbase.ai.money.ledger.WRITE_TIMEOUT_S", 0.2)
     losing.is_away = True
-    for app_id in ("\0", "main"):
+    # One that Postgres refuses, and one that cannot even be written as JSON.
+    for app_id in ("\0", "\ud800", "main"):
         with pytest.raises(AssertionError):
             await books.settle(uuid4(), 3, app_id=app_id)
     losing.is_away = False

@@ -25,7 +25,7 @@ from butterbase.ai.money.prices import (
 from butterbase.ai.wire.form import Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PRICE = PriceUsd(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75")).price("override")
+PRICE = PriceUsd(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75")).price("catalog")
 
 tokens = st.integers(0, 2_000_000)
 rates = st.builds(
@@ -158,10 +158,18 @@ def test_what_the_provider_says_that_it_costs_is_what_it_costs() -> None:
     assert charge(PRICE, told) == Charge(2, "provider")
 
 
-@pytest.mark.parametrize("told", ["-1", "NaN", "Infinity", "1e30"])
+@pytest.mark.parametrize("told", ["0", "0.5"])
+def test_a_price_that_the_app_has_set_goes_before_what_a_provider_says(told: str) -> None:
+    price = PriceUsd(Decimal(3), Decimal(15)).price("override")
+    usage = Usage(prompt_tokens=10, cost=Decimal(told))
+    assert charge(price, usage) == Charge(30_000, "override")
+
+
+# An exponent of a million takes minutes to be made a whole number of, and others wait meanwhile.
+@pytest.mark.parametrize("told", ["-1", "NaN", "sNaN", "Infinity", "1e30", "1e999990"])
 def test_what_is_no_cost_is_not_taken_for_one(told: str) -> None:
     usage = Usage(prompt_tokens=10, cost=Decimal(told))
-    assert charge(PRICE, usage) == Charge(30_000, "override")
+    assert charge(PRICE, usage) == Charge(30_000, "catalog")
 
 
 def test_the_first_override_that_matches_holds() -> None:

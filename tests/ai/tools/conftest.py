@@ -14,6 +14,7 @@ import pytest
 
 from butterbase.ai.embedders.settings import EmbedderSettings
 from butterbase.ai.settings import AiSettings
+from butterbase.ai.telemetry.protocols import Telemetry
 from butterbase.api.app import create_app
 from butterbase.api.apps import keys_of
 from butterbase.api.auth.keys import AppKeys
@@ -251,12 +252,20 @@ async def talking(
     upstream: Upstream,
     *,
     api: ApiSettings | None = None,
+    telemetry: Telemetry | None = None,
     **settings: Any,
 ) -> AsyncIterator[Talking]:
     api = api or ApiSettings()
     ai = AiSettings(ai_base_url=upstream.base_url, ai_private_base_urls=True, **settings)
     keys = keys_of(installation.cluster, "main", installation.app.created_at, api)
-    app = create_app(installation.cluster, api, ai, EmbedderSettings(), models_dir=MODELS_DIR)
+    app = create_app(
+        installation.cluster,
+        api,
+        ai,
+        EmbedderSettings(),
+        models_dir=MODELS_DIR,
+        telemetry=telemetry,
+    )
     installation.as_owner(SCHEMA)
     async with client_of(app) as client:
         yield Talking(client, keys, installation, Model(upstream), app)

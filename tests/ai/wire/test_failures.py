@@ -163,3 +163,16 @@ def test_any_body_is_an_error(status: int, body: bytes) -> None:
     for wire in (WireName.CHAT, WireName.RESPONSES, WireName.ANTHROPIC):
         assert stream_error(wire, error).endswith(b"\n\n")
     assert error.message
+
+
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_http_does_not_have_is_not_passed_on(status: int) -> None:
+    """Our server could not write it, and would cut the connection."""
+    error = decode_error(status, {}, b"{}")
+    assert (error.kind, error.status) == ("server", 502)
+
+
+@pytest.mark.parametrize("value", ["\udcff", "\u00e9", "1\r\nx: y", "\x00"])
+def test_a_retry_after_that_cannot_be_written_is_left_out(value: str) -> None:
+    error = decode_error(429, {"retry-after": value, "retry-after-ms": "5"}, b"{}")
+    assert error.headers == {"retry-after-ms": "5"}

@@ -158,3 +158,20 @@ def test_what_is_rendered_is_read_as_the_same(kind: Any, render: Any) -> None:
 def test_what_is_no_usage(wire: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(wire, type=ChatUsage)
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ('"NaN"', None), ('"sNaN"', None), ('"-Infinity"', None), ("-0.5", None),
+        ("1e999990", None), ("1e-999990", None), ("1e12", None),
+        ("0e999990", Decimal()), ("0", Decimal()), ("0.25", Decimal("0.25")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wire", ["chat", "responses", "anthropic"])
+def test_a_cost_is_an_amount_or_none(wire: str, told: str, read: Decimal | None) -> None:
+    """What is none would be no JSON for the client, or more digits than fit."""
+    decoder: Any = {"chat": ChatUsage, "responses": ResponsesUsage, "anthropic": AnthropicUsage}
+    tokens = '"prompt_tokens":1' if wire == "chat" else '"input_tokens":1'
+    usage = msgspec.json.decode(f'{{{tokens},"cost":{told}}}', type=decoder[wire]).read()
+    assert (usage.prompt_tokens, usage.cost) == (1, read)

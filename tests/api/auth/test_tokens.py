@@ -76,6 +76,7 @@ def test_keys_that_are_given_are_used_as_they_are() -> None:
         signed(exp=float("inf")),
         signed(exp=float("nan")),
         "\xe9\udce9.b.c",
+        signed(note="\ud800"),
         signed(nbf=99_999_999_999),
         app_keys(KEY, "other", CREATED).service_role,
     ],
