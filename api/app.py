@@ -276,6 +276,7 @@ def create_app(
         url=settings.url,
         operators=operators,
         proxies=proxies,
+        trusts_pages=functions.functions_trusted_pages,
     )
     return Dispatch(rest, app, models, questions, calls)
 

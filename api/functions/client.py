@@ -284,7 +284,8 @@ async def _read_small(request: CallRequest, receive: Receive) -> bytes | None:
     length = 0
     for name, value in request.headers:
         if name == "content-length":
-            length = int(value) if value.isdigit() else CHUNK_BYTES_MAX + 1
+            is_number = value.isascii() and value.isdigit() and len(value) < 16
+            length = int(value) if is_number else CHUNK_BYTES_MAX + 1
     if length > CHUNK_BYTES_MAX:
         return None
     parts = []
@@ -313,8 +314,9 @@ async def _answer(link: _Link, request: CallRequest, send: Send, added: Sequence
         parts.append(ahead.payload)
         ahead = link.next_if_there()
     is_whole = ahead is not None and ahead.type is FrameType.END
-    body = b"".join(parts)
-    if is_whole and request.method != "HEAD" and head.status not in (204, 304):
+    has_body = request.method != "HEAD" and head.status not in (204, 304)
+    body = b"".join(parts) if has_body else b""
+    if is_whole and has_body:
         headers.append((b"content-length", b"%d" % len(body)))
     elif any(value.startswith(b"text/event-stream") for _, value in headers):
         headers += _UNBUFFERED
@@ -323,12 +325,13 @@ async def _answer(link: _Link, request: CallRequest, send: Send, added: Sequence
     if is_whole:
         await send({"type": "http.response.body", "body": body})
     elif ahead is None:
-        await _stream(link, send, body)
+        await _stream(link, send, body, has_body=has_body)
     else:
         logger.info("an answer broke off: %s", _reason(ahead))
 
 
-async def _stream(link: _Link, send: Send, first: bytes) -> None:
+async def _stream(link: _Link, send: Send, first: bytes, *, has_body: bool) -> None:
+    """Of an answer that has no body, what is sent as one is left out."""
     if first:
         await send({"type": "http.response.body", "body": first, "more_body": True})
     while True:
@@ -343,7 +346,8 @@ async def _stream(link: _Link, send: Send, first: bytes) -> None:
         if frame.type is not FrameType.DATA:
             logger.info("an answer broke off: %s", _reason(frame))
             return
-        await send({"type": "http.response.body", "body": frame.payload, "more_body": True})
+        if has_body:
+            await send({"type": "http.response.body", "body": frame.payload, "more_body": True})
 
 
 def _reason(frame: Frame) -> str:

@@ -45,6 +45,13 @@ _ANY_ORIGIN: Final = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"*"),
 ]
+# The dashboard is of the same origin. A page of a function's is made to be of none: it runs its
+# scripts, and finds no key of whoever looks at it. https://www.w3.org/TR/CSP3/#directive-sandbox
+_SANDBOX: Final = (
+    b"content-security-policy",
+    b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox"
+    b" allow-scripts allow-top-navigation-by-user-activation",
+)
 _RELAY_ERROR: Final = (b"x-relay-error", b"true")
 
 
@@ -59,8 +66,11 @@ class FunctionsEndpoint:
         url: str,
         operators: Operators | None = None,
         proxies: Proxies,
+        trusts_pages: bool = False,
     ) -> None:
-        """`url` is the origin that functions see their requests at."""
+        """`url` is the origin that functions see their requests at; `trusts_pages` whether pages
+        that they answer with may do what others of that origin may.
+        """
         self._apps = apps
         self._client = client
         self._gates = gates
@@ -68,6 +78,7 @@ class FunctionsEndpoint:
         self._url = url
         self._operators = operators
         self._proxies = proxies
+        self._of_pages = [] if trusts_pages else [_SANDBOX]
         self._tokens: dict[str, tuple[AppRuntime, FunctionTokens]] = {}
 
     async def __call__(
@@ -87,7 +98,7 @@ class FunctionsEndpoint:
                 request,
                 receive,
                 send,
-                added=added,
+                added=[*added, *self._of_pages],
                 is_chunked=b"transfer-encoding" in headers,
             )
         except Exception as error:

@@ -1,7 +1,8 @@
 """What is said of functions over the API: what is deployed and what is shown."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -22,7 +23,7 @@ ENTRYPOINTS: Final = ("index.ts", "index.tsx", "index.js", "index.mjs", "main.ts
 """The one that is run where none is named, if it is there."""
 
 _PATH: Final = re.compile(
-    r"(?:[A-Za-z0-9_@()\[\]-][A-Za-z0-9_.@()\[\]-]*/)*[A-Za-z0-9_@()\[\]-][\w.@-]*"
+    r"(?:[A-Za-z0-9_@()\[\]-][A-Za-z0-9_.@()\[\]-]*/)*[A-Za-z0-9_@()\[\]-][A-Za-z0-9_.@()\[\]-]*"
 )
 _CODE: Final = (".ts", ".tsx", ".mts", ".js", ".jsx", ".mjs")
 _DATA: Final = (".json", ".txt")
@@ -185,6 +186,7 @@ def sources_of(deployment: Deployment) -> Sources:
                 f"{name[:100]!r} is no path of a file of a function",
                 hint=f"paths are relative and plain, and end in {', '.join(_CODE + _DATA)}",
             )
+    _check_folders(files)
     entrypoint = deployment.entrypoint
     if not isinstance(entrypoint, str):
         code = [name for name in files if name.endswith(_CODE)]
@@ -195,6 +197,17 @@ def sources_of(deployment: Deployment) -> Sources:
     if entrypoint not in files or not entrypoint.endswith(_CODE):
         raise InvalidFunctionError(f"there is no code {entrypoint[:100]!r} to begin with")
     return Sources(files, entrypoint)
+
+
+def _check_folders(files: Collection[str]) -> None:
+    """On some machines names that differ by case are one. Raises InvalidFunctionError."""
+    folders = {
+        folder.as_posix().lower() for name in files for folder in PurePosixPath(name).parents
+    }
+    names = [name.lower() for name in files]
+    for name in files:
+        if name.lower() in folders or names.count(name.lower()) > 1:
+            raise InvalidFunctionError(f"{name!r} is two files, or a file and a folder")
 
 
 def check_env(env: Mapping[str, str | None]) -> None:

@@ -50,9 +50,14 @@ class Records:
             raise _unknown(name)
         return Raw(result.value() or b"[]")
 
-    async def invocation(self, name: str, id_: str) -> Raw:
-        """With its payload and logs. Raises InvocationNotFoundError."""
-        (result,) = await self._executor.run(Statement.of(QUERIES["invocation"], name, id_))
+    async def invocation(self, name: str, id_: str, *, shows_data: bool) -> Raw:
+        """With its payload and logs; of a change, the rows only where `shows_data`.
+
+        Raises InvocationNotFoundError.
+        """
+        (result,) = await self._executor.run(
+            Statement.of(QUERIES["invocation"], name, id_, shows_data)
+        )
         if result.row_count == 0:
             raise InvocationNotFoundError(f"there is no record of {id_}")
         return Raw(result.value() or b"null")
@@ -61,7 +66,7 @@ class Records:
         """Once more. Raises InvocationNotFoundError, InvocationNotRetryableError."""
         (result,) = await self._executor.run(Statement.of(QUERIES["retry"], name, id_))
         if result.row_count == 0:
-            await self.invocation(name, id_)
+            await self.invocation(name, id_, shows_data=False)
             raise InvocationNotRetryableError(
                 hint="what a trigger invoked is, once it has succeeded or was given up"
             )

@@ -29,6 +29,7 @@ from butterbase.api.functions.model import (
     FILES_BYTES_MAX,
     AnyTrigger,
     Change,
+    DatabaseTrigger,
     Deployment,
     PermissionsGiven,
     check_env,
@@ -39,7 +40,7 @@ from butterbase.api.functions.model import (
 from butterbase.api.functions.records import LISTED_COUNT_MAX, Asked, Records
 from butterbase.api.functions.runtime.hosts import parse_net
 from butterbase.api.functions.settings import FunctionsSettings
-from butterbase.api.functions.store import FunctionStore, read_gate
+from butterbase.api.functions.store import FunctionStore, opens_data
 from butterbase.api.functions.triggers import KeptTrigger, Triggers
 from butterbase.api.keys.key import Scope
 from butterbase.sql.claims import SERVICE_ROLE, Claims
@@ -120,13 +121,13 @@ class Workshop:
         """Raises InvalidFunctionError, InvalidTriggerError, FunctionGrantError."""
         if isinstance(given.env, dict):
             check_env(given.env)
-        is_granted: bool | None = None
+        is_granted = any(isinstance(trigger, DatabaseTrigger) for trigger in given.triggers or ())
         if isinstance(given.permissions, PermissionsGiven):
             check_permissions(given.permissions)
             for host in given.permissions.net:
                 parse_net(host)
-            is_granted = given.permissions.service
-        await self._check_grant(app, claims, name, is_granted=is_granted)
+            is_granted = is_granted or given.permissions.service
+        await self.check_grant(app, claims, name, is_granted=is_granted)
         if isinstance(given.timeout_ms, int):
             longest = self._settings.functions_wall_ms_max
             if given.timeout_ms > longest:
@@ -140,20 +141,18 @@ class Workshop:
         asked: list[AnyTrigger] = list(given.triggers or ())
         return await Triggers(app.service, self._schemas).check(asked)
 
-    async def _check_grant(
-        self, app: AppRuntime, claims: Claims, name: str, *, is_granted: bool | None
+    async def check_grant(
+        self, app: AppRuntime, claims: Claims, name: str, *, is_granted: bool = False
     ) -> None:
-        """A key that does not open the data changes no function that does, and makes none."""
-        if claims.scopes is None or Scope.DATA in claims.scopes:
+        """A key that does not open the data changes no function that does, and makes none.
+
+        `is_granted`: whether the function is to. Raises FunctionGrantError.
+        """
+        if _opens_data(claims):
             return
-        if not is_granted:  # it may be by now
-            try:
-                is_granted = (await read_gate(app.service, name)).service
-            except FunctionNotFoundError:
-                is_granted = False
-        if is_granted:
+        if is_granted or await opens_data(app.service, name):
             raise FunctionGrantError(
-                "the function reads and writes all data, which this key does not",
+                "the function is granted data, or told of it by triggers, which this key is not",
                 hint="use the service_role key, or a key with the scope data",
             )
 
@@ -229,7 +228,8 @@ class RollbackResource(_Resource):
         """To the version before the active one."""
         app = _admitted(req)
         store = self._workshop.store(app)
-        number = await store.roll_back(_named(name))
+        await self._workshop.check_grant(app, req.context.claims, _named(name))
+        number = await store.roll_back(name)
         await self._workshop.tell(app.id, name)
         _answer(resp, {"version": number, "function": await store.read(name)})
 
@@ -250,7 +250,11 @@ class InvocationsResource:
 class InvocationResource:
     async def on_get(self, req: Request, resp: Response, name: str, invocation_id: str) -> None:
         records = Records(_admitted(req).service)
-        _answer(resp, await records.invocation(_named(name), _uuid(invocation_id)))
+        shows_data = _opens_data(req.context.claims)
+        _answer(
+            resp,
+            await records.invocation(_named(name), _uuid(invocation_id), shows_data=shows_data),
+        )
 
 
 class RetryResource(_Resource):
@@ -259,7 +263,9 @@ class RetryResource(_Resource):
         records = Records(app.service)
         await records.retry(_named(name), _uuid(invocation_id))
         await self._workshop.queued(app.id)
-        _answer(resp, await records.invocation(name, _uuid(invocation_id)), falcon.HTTP_202)
+        shows_data = _opens_data(req.context.claims)
+        found = await records.invocation(name, _uuid(invocation_id), shows_data=shows_data)
+        _answer(resp, found, falcon.HTTP_202)
 
 
 class LogsResource(_Resource):
@@ -309,6 +315,11 @@ def _admitted(req: Request) -> AppRuntime:
         raise FunctionAdminRequiredError
     app: AppRuntime = req.context.app
     return app
+
+
+def _opens_data(claims: Claims) -> bool:
+    """An app key may be for functions and not for data."""
+    return claims.scopes is None or Scope.DATA in claims.scopes
 
 
 def _named(name: str) -> str:

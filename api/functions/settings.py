@@ -63,6 +63,10 @@ class FunctionsSettings(SettingGroup, frozen=True):
         str,
         Meta(description="user ids for the processes, FIRST-LAST, one each, when started as root"),
     ] = "60578-61183"
+    functions_trusted_pages: Annotated[
+        bool,
+        Meta(description="whether pages that functions answer with share the api's origin"),
+    ] = False
     functions_bundle_bytes: Annotated[
         int, Meta(description="largest script that a function may come to", ge=1024, le=12_000_000)
     ] = 4 * 1024**2

@@ -180,6 +180,12 @@ async def read_gate(executor: Executor, name: str) -> Gate:
     return Gate(verify_jwt == b"t", service == b"t")
 
 
+async def opens_data(executor: Executor, name: str) -> bool:
+    """Whether it is granted data, or told of it; of a function that is not there, no."""
+    (result,) = await executor.run(Statement.of(QUERIES["opens_data"], name))
+    return result.row_count > 0 and result.value() == b"t"
+
+
 def variables_purpose(app_id: str) -> str:
     """That variables of functions are sealed for."""
     return f"function-variables:{app_id}"

@@ -18,6 +18,7 @@ from butterbase.api.functions.model import (
 )
 from butterbase.api.functions.work.schedule import parse_schedule
 from butterbase.ingest.changes import QualifiedName
+from butterbase.projections.change_events import TOLD
 from butterbase.projections.row_filters import (
     ColumnType,
     UnfilterableError,
@@ -89,7 +90,12 @@ class Triggers:
         (result,) = await self._executor.run(
             Statement.of(QUERIES["read_columns"], trigger.schema, trigger.table)
         )
-        columns = {column.name: column for column in _COLUMNS.decode(result.value() or b"[]")}
+        told = TOLD.get((trigger.schema, trigger.table))
+        columns = {
+            column.name: column
+            for column in _COLUMNS.decode(result.value() or b"[]")
+            if told is None or column.name in told  # a filter tells what it compares, too
+        }
         if not columns:
             raise InvalidTriggerError(f"there is no table {name}")
         for column in trigger.columns or ():

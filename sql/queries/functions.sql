@@ -198,6 +198,12 @@ delete from functions.functions where name = $1 returning id;
 select verify_jwt, service from functions.functions
 where name = $1 and active_version is not null;
 
+-- name: opens_data
+-- $1 name: whether it is granted the app's data, or told of it by triggers. No row when there is none.
+select f.service or exists (
+  select from functions.triggers t where t.function_id = f.id and t.kind = 'database')
+from functions.functions f where f.name = $1;
+
 -- name: invocations
 -- $1 name, $2 status or null, $3 kind or null, $4 before this seq or null, $5 how many. No row when
 -- there is no such function.
@@ -224,7 +230,7 @@ select (
 from functions.functions f where f.name = $1;
 
 -- name: invocation
--- $1 name, $2 id.
+-- $1 name, $2 id, $3 whether rows of tables may be shown.
 select json_build_object(
   'id', i.id, 'seq', i.seq, 'type', i.kind, 'trigger', t.name, 'status', i.status,
   'attempts', i.attempts, 'max_attempts', i.attempts_max, 'http_status', i.http_status,
@@ -235,7 +241,7 @@ select json_build_object(
   'position', case when i.lsn is not null then i.lsn::text || '/' || i.ordinal end,
   'tick', i.tick, 'run_after', case when i.status = 'queued' then i.run_after end,
   'created_at', i.created_at, 'started_at', i.started_at, 'finished_at', i.finished_at,
-  'payload', i.payload,
+  'payload', case when $3::boolean or i.kind <> 'database' then i.payload end,
   'logs', (
     select coalesce(json_agg(json_build_object(
       'id', l.id, 'at', l.at, 'level', l.level, 'message', l.message) order by l.id), '[]')

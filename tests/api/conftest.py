@@ -17,6 +17,7 @@ from butterbase.api.app import create_app
 from butterbase.api.apps import keys_of
 from butterbase.api.auth import passwords
 from butterbase.api.auth.keys import AppKeys
+from butterbase.api.functions.settings import FunctionsSettings
 from butterbase.api.settings import ApiSettings
 from tests.installation import Installation
 from tests.serving import client_of
@@ -54,7 +55,11 @@ class Api:
 
 @asynccontextmanager
 async def running(
-    installation: Installation, settings: ApiSettings, **documents: Any
+    installation: Installation,
+    settings: ApiSettings,
+    *,
+    functions: FunctionsSettings | None = None,
+    **documents: Any,
 ) -> AsyncIterator[Api]:
     keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
     app = create_app(
@@ -64,6 +69,7 @@ async def running(
         EmbedderSettings(),
         DocumentSettings(**documents),
         models_dir=MODELS_DIR,
+        functions=functions,
     )
     async with client_of(app) as client:
         yield Api(client, keys, installation)

@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
+from butterbase.sql.errors import DatabaseUnavailableError
 from tests.functions.answering import answering
-from tests.functions.calling import json_of, request, running, version_of
+from tests.functions.calling import Notes, call, json_of, request, running, version_of
 
 
 async def test_the_clients_of_the_context_ask_the_api_as_the_caller() -> None:
@@ -47,3 +48,29 @@ async def test_the_clients_of_the_context_ask_the_api_as_the_caller() -> None:
         ("POST", f"{base}/fn/other/sub", "Bearer own", '{"a":1}'),
         ("POST", f"{base}/chat/completions", "Bearer own", '{"model":"m","messages":[]}'),
     ]
+
+
+async def test_within_a_call_a_key_is_claimed_once_though_its_retries_may_claim_it_again() -> None:
+    notes = Notes()
+    notes.answers["idempotency.claim"] = {"claimed": True}
+    code = """
+    const claim = () => ctx.idempotency.claim("k");
+    const together = await Promise.all([claim(), claim(), claim()]);
+    return Response.json([...together, await claim(), await ctx.idempotency.claim("other")]);
+    """
+    async with running(notes=notes) as runtime:
+        version = version_of(code)
+        for _ in range(2):
+            assert json_of(await call(runtime, version)) == [True, False, False, False, True]
+
+
+async def test_a_claim_that_failed_is_asked_again() -> None:
+    notes = Notes()
+    notes.answers["idempotency.claim"] = DatabaseUnavailableError()
+    code = """
+    const claim = () => ctx.idempotency.claim("k").catch((error) => error.code);
+    return Response.json(await Promise.all([claim(), claim()]));
+    """
+    async with running(notes=notes) as runtime:
+        told = json_of(await call(runtime, code))
+    assert told == [DatabaseUnavailableError.code] * 2

@@ -151,6 +151,10 @@ INVALID: dict[str, dict[str, Any]] = {
     "path": {"files": {"../index.ts": HANDLER}},
     "absolute": {"files": {"/index.ts": HANDLER}},
     "hidden": {"files": {".env/index.ts": HANDLER}},
+    "NUL": {"files": {"index.ts": HANDLER, "a\0.ts": ""}},
+    "file and folder": {"files": {"index.ts": HANDLER, "a.ts": "", "a.ts/b.ts": ""}},
+    "case": {"files": {"index.ts": HANDLER, "Index.ts": HANDLER}},
+    "long name": {"files": {"index.ts": HANDLER, "a" + "é" * 150 + ".ts": ""}},
     "extension": {"files": {"index.ts": HANDLER, "x.css": ""}},
     "no entrypoint": {"files": {"a.json": "{}"}},
     "two entrypoints": {"files": {"a.ts": HANDLER, "b.ts": HANDLER}},
@@ -197,6 +201,19 @@ TRIGGERS: list[tuple[dict[str, Any], str]] = [
     ({"type": "database", "table": "orders", "columns": ["zz"]}, "has no column zz"),
     ({"type": "database", "table": "orders", "events": []}, "events"),
     ({"type": "database", "schema": "auth", "table": "sessions"}, "are not told"),
+    (
+        {
+            "type": "database",
+            "schema": "auth",
+            "table": "users",
+            "filter": "encrypted_password=like.$2*",
+        },
+        "no column encrypted_password",
+    ),
+    (
+        {"type": "database", "schema": "auth", "table": "users", "columns": ["recovery_token"]},
+        "no column recovery_token",
+    ),
     ({"type": "database", "schema": "functions", "table": "variables"}, "are not told"),
     ({"type": "cron", "schedule": "* * *"}, "five fields"),
     ({"type": "cron", "schedule": "61 * * * *"}, "no schedule"),
@@ -267,6 +284,41 @@ async def test_a_key_needs_the_scope_and_gives_away_no_more_than_it_has(api: Api
     assert answer.status_code == 201
     other = await make_key(api, "data", "ai")
     assert fault(await api.client.get(url, headers=other)) == (403, "insufficient_scope")
+
+
+async def test_a_key_that_opens_no_data_is_told_none_by_triggers(api: Api) -> None:
+    api.installation.as_owner("create table orders (id int primary key)")
+    key = await make_key(api, "functions")
+    url = "/v1/main/functions"
+    mine = {"name": "mine", "code": HANDLER}
+    listening = {"triggers": [{"type": "database", "table": "orders"}]}
+    assert (await api.client.post(url, json=mine, headers=key)).status_code == 201
+    await deployed(api, "theirs", **listening)
+    for answer in (
+        await api.client.post(url, json=mine | listening, headers=key),
+        await api.client.patch(f"{url}/mine", json=listening, headers=key),
+        await api.client.post(url, json=mine | {"name": "theirs"}, headers=key),
+        await api.client.patch(f"{url}/theirs", json={"env": {"A": "1"}}, headers=key),
+        await api.client.post(f"{url}/theirs/rollback", headers=key),
+    ):
+        assert fault(answer) == (403, "function_grant_refused")
+    with psycopg.connect(api.installation.main.dsn) as conn:
+        id_ = conn.execute(
+            "insert into functions.invocations (function_id, trigger_id, kind, status, payload)"
+            " select function_id, id, 'database', 'dead', '{\"record\": 1}' from functions.triggers"
+            " returning id::text"
+        ).fetchone()
+        conn.commit()
+    assert id_ is not None
+    both = await make_key(api, "functions", "data")
+    record = f"{url}/theirs/invocations/{id_[0]}"
+    payloads = [
+        (await api.client.get(record, headers=headers)).json()["payload"]
+        for headers in (key, both, api.service)
+    ]
+    assert payloads == [None, {"record": 1}, {"record": 1}]
+    retried = await api.client.post(f"{record}/retry", headers=key)
+    assert retried.json()["payload"] is None
 
 
 async def test_a_call_of_a_function_that_is_not_there(api: Api) -> None:

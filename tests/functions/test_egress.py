@@ -1,7 +1,9 @@
 """`fetch` in a function: whom it reaches, and what arrives there."""
 
+import asyncio
 import gzip
 import socket
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -246,6 +248,66 @@ async def test_what_is_compressed_arrives_plain() -> None:
         """
         version = version_of(code, permissions=allowed("127.0.0.1"))
         assert json_of(await call(runtime, version)) == ["plain text", None]
+
+
+@open_world
+async def test_what_one_app_leaves_unsent_is_not_made_up_by_another() -> None:
+    """A host that answers before it has read: the rest would be the next request's bytes."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        place = len(asked)
+        asked.append(head)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        with suppress(OSError):
+            while part := await reader.read(65536):
+                asked[place] += part
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    short = f"""
+    const fs = require("node:fs"), text = new TextEncoder();
+    const send = (type, payload) => {{
+      const bytes = new Uint8Array(9 + payload.length), view = new DataView(bytes.buffer);
+      view.setUint32(0, payload.length); bytes[4] = type; view.setUint32(5, 2);
+      bytes.set(text.encode(payload), 9);
+      fs.writeSync(1, bytes);
+    }};
+    send(1, JSON.stringify({{call: 1, method: "POST", url: "http://127.0.0.1:{port}/short",
+      headers: [], length: 2000000}}));
+    send(3, "begun");
+    send(4, "");
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    return new Response();
+    """
+    whole = f"""
+    const got = await fetch("http://127.0.0.1:{port}/whole", {{headers: {{cookie: "secret"}}}});
+    return Response.json(await got.text());
+    """
+    async with server, running() as runtime:
+        for code, app_id in ((short, "a"), (whole, "a"), (whole, "b")):
+            version = version_of(code, permissions=allowed("127.0.0.1"), app_id=app_id)
+            done = await call(runtime, version)
+            assert done.status == 200, done.outcome.failure
+    assert b"secret" not in asked[0]
+    assert len(asked) == 3
+
+
+@open_world
+async def test_a_header_beyond_ascii_is_told_byte_by_byte() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nx-odd: \xff\xc3\xa9\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    code = f"return Response.json((await fetch('http://127.0.0.1:{port}/')).headers.get('x-odd'))"
+    async with server, running() as runtime:
+        version = version_of(code, permissions=allowed("127.0.0.1"))
+        assert json_of(await call(runtime, version)) == "\xff\xc3\xa9"
 
 
 @open_world

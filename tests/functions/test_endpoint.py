@@ -7,8 +7,11 @@ import pytest
 from butterbase.api.functions import gates
 from butterbase.api.functions.client import FunctionsClient, Target
 from butterbase.api.functions.runtime.model import CallRequest
-from tests.api.conftest import Api
+from butterbase.api.functions.settings import FunctionsSettings
+from butterbase.api.settings import ApiSettings
+from tests.api.conftest import Api, running
 from tests.functions.test_deploy import deployed, make_key
+from tests.installation import Installation
 
 
 class Relayed:
@@ -18,10 +21,17 @@ class Relayed:
         self.calls: list[tuple[Target, CallRequest]] = []
 
     async def relay(
-        self, target: Target, request: CallRequest, _receive: Any, send: Any, **_: Any
+        self,
+        target: Target,
+        request: CallRequest,
+        _receive: Any,
+        send: Any,
+        *,
+        added: list[tuple[bytes, bytes]],
+        **_: Any,
     ) -> None:
         self.calls.append((target, request))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.start", "status": 204, "headers": added})
         await send({"type": "http.response.body", "body": b""})
 
     @property
@@ -48,6 +58,19 @@ async def test_the_function_sees_its_own_path(api: Api, relayed: Relayed) -> Non
         assert relayed.last.url.endswith("/hello/a%2Fb/c?x=1&y=%20")
         assert "/v1" not in relayed.last.url
     assert {(target.app_id, target.name) for target, _ in relayed.calls} == {("main", "hello")}
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+async def test_a_page_of_a_function_is_no_page_of_ours(
+    installation: Installation, relayed: Relayed, is_trusted: bool
+) -> None:
+    settings = FunctionsSettings(functions_trusted_pages=is_trusted)
+    async with running(installation, ApiSettings(), functions=settings) as api:
+        await deployed(api)
+        answer = await api.client.get("/functions/v1/hello", headers=api.anon)
+    policy = answer.headers.get("content-security-policy", "")
+    assert policy.startswith("sandbox ") is not is_trusted
+    assert "allow-same-origin" not in policy
 
 
 async def test_nobody_but_us_says_what_a_call_is(api: Api, relayed: Relayed) -> None:

@@ -18,6 +18,7 @@ from butterbase.api.functions.runtime.errors import (
 )
 from butterbase.api.functions.runtime.jail.zygote import Ended
 from butterbase.api.functions.runtime.model import Limits
+from butterbase.api.functions.runtime.processes import NICENESS
 from butterbase.api.functions.runtime.runtime import Answer, Runtime
 from tests.functions.calling import (
     SETTINGS,
@@ -122,6 +123,28 @@ async def test_a_call_ends_with_its_code_and_its_neighbour_goes_on(
     assert done.outcome.failure is not None
     assert (done.status, done.outcome.failure.code) == (status, problem)
     assert done.outcome.is_retryable == (status == 502)
+
+
+async def test_a_process_that_computes_gives_way_to_others(runtime: Runtime) -> None:
+    code = "const from = performance.now(); while (performance.now() - from < 20_000);"
+    computing = asyncio.create_task(
+        call(runtime, version_of(code, limits=LONG, name="computing", app_id="computing"))
+    )
+    await until(lambda: any(guest.calls for guest in runtime._pool.guests_of("computing")))
+    (guest,) = runtime._pool.guests_of("computing")
+
+    def priorities() -> set[int]:
+        threads = os.listdir(f"/proc/{guest.pid}/task")
+        return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads}
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    await until(lambda: priorities() == {min(19, own + NICENESS)})
+    guest.kill()
+    await computing
+    quick = version_of("return Response.json(1)", name="quick", app_id="quick")
+    assert json_of(await call(runtime, quick)) == 1
+    (guest,) = runtime._pool.guests_of("quick")
+    assert priorities() == {own}
 
 
 @pytest.mark.parametrize("pid", ["process.ppid", "1", "-1", "0"])

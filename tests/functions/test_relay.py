@@ -122,6 +122,29 @@ async def test_answers_without_a_body(parts: Parts, status: int) -> None:
     assert (await parts.http.get("/f")).status_code == status
 
 
+@pytest.mark.parametrize("pause", ["", "await new Promise((resolve) => setTimeout(resolve, 100));"])
+async def test_what_is_sent_as_the_body_of_an_answer_without_one_is_left_out(
+    parts: Parts, pause: str
+) -> None:
+    code = f"""
+    const fs = require("node:fs"), text = new TextEncoder();
+    const send = (type, payload) => {{
+      const bytes = new Uint8Array(9 + payload.length);
+      new DataView(bytes.buffer).setUint32(0, payload.length);
+      bytes[4] = type; bytes[8] = 1; bytes.set(text.encode(payload), 9);
+      fs.writeSync(1, bytes);
+    }};
+    send(2, '{{"status": 204, "headers": []}}');
+    {pause}
+    send(3, "HTTP/1.1 200 OK\\r\\n\\r\\n"); send(4, ""); send(11, "");
+    await new Promise(() => {{}});
+    """
+    for _ in range(2):
+        parts.deploy(code)
+        answer = await parts.http.post("/f")
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5_000_000])
 async def test_bodies_of_every_size(parts: Parts, size: int) -> None:
     parts.deploy("return new Response(req.body)")

@@ -162,6 +162,23 @@ async def test_what_a_worker_leaves_is_claimed_by_another(app: App) -> None:
     assert await app.all("select attempts from functions.invocations") == [(2,)]
 
 
+@pytest.mark.parametrize(("attempts", "status"), [(3, "succeeded"), (8, "dead")])
+async def test_what_kills_its_workers_is_given_up(app: App, attempts: int, status: str) -> None:
+    await app.queue(await app.trigger("f", "queue", attempts=3, queue="q"), 1)
+    await app.conn.execute(
+        "update functions.invocations set status = 'running', attempts = %s,"
+        " worker = gen_random_uuid(), leased_until = now() - interval '1 second'",
+        [attempts],
+    )
+
+    async def handler(*_: object) -> int:
+        return 200
+
+    async with app.working(handler) as stand_in:
+        await until(lambda: _is(app, **{status: 1}))
+    assert stand_in.most_count == (1 if status == "succeeded" else 0)
+
+
 async def test_a_worker_that_ends_gives_back_what_it_has_not_done(app: App) -> None:
     gate = asyncio.Event()
 

@@ -7,7 +7,8 @@ from typing import Final
 from msgspec import Struct
 
 from butterbase.api.functions.runtime.call import Call
-from butterbase.api.functions.runtime.egress import Egress, Origin
+from butterbase.api.functions.runtime.egress import Egress
+from butterbase.api.functions.runtime.egress_requests import Origin
 from butterbase.api.functions.runtime.exchanges import (
     Exchange,
     Operation,
@@ -97,7 +98,8 @@ class Requests:
             exchange.refuse(_TOO_MANY if call else _ENDED)
             return
         self._exchanges[frame.stream] = exchange
-        origin = Origin(call.context.depth, call.context.service_token)
+        context = call.context
+        origin = Origin(call.version.app_id, context.depth, context.service_token)
         exchange.task = asyncio.get_running_loop().create_task(
             exchange.carry(services.egress, asked, self.allowed, origin=origin)
         )

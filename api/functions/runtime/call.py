@@ -31,8 +31,10 @@ _DROPPED: Final = frozenset(
     }
 )
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_VALUE: Final = re.compile(r"[^\r\n\0]{0,65536}")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,65536}")
 _HEADER_COUNT_MAX: Final = 200
+_THROWN_CHARS_MAX: Final = 32 * 1024
+"""Of each part of an error. guest.js sends less."""
 
 
 class ResponseHead(Struct, frozen=True):
@@ -137,9 +139,12 @@ def parse_head(payload: bytes) -> ResponseHead:
 def parse_thrown(payload: bytes) -> Thrown:
     """Raises FrameError."""
     try:
-        return THROWN.decode(payload)
+        thrown = THROWN.decode(payload)
     except msgspec.MsgspecError as error:
         raise FrameError(f"an error: {error}") from error
+    if max(map(len, (thrown.name, thrown.message, thrown.stack))) > _THROWN_CHARS_MAX:
+        raise FrameError("an error that is too long")
+    return thrown
 
 
 def encode_head(request: CallRequest) -> bytes:

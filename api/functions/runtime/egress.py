@@ -10,8 +10,8 @@ import functools
 import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Collection
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 import httpx
@@ -20,63 +20,32 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from butterbase.ai.providers.upstream import public_socket
+from butterbase.api.functions.runtime.egress_requests import (
+    Body,
+    EgressError,
+    EgressRequest,
+    Origin,
+    becomes_get,
+    exactly,
+    for_api,
+    headers_of,
+    method_of,
+    parse_url,
+    redirected,
+)
 from butterbase.api.functions.runtime.hosts import AllowList
-from butterbase.api.functions.runtime.model import DEPTH_HEADER, FUNCTION_HEADER
+from butterbase.api.functions.runtime.resolving import Resolver, resolver_threads
 from butterbase.api.functions.settings import FunctionsSettings
 
 Address: TypeAlias = tuple[str, int]
 """IP, port."""
-Body: TypeAlias = bytes | AsyncIterator[bytes]
 
 REDIRECT_COUNT_MAX: Final = 20
 _KEEPALIVE_S: Final = 15.0
 _HEADER_BYTES_MAX: Final = 64 * 1024
 
-# Of one connection, or what is ours to say. RFC 9110, 7.6.1.
-_DROPPED: Final = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"),
-        *("upgrade", "host", "content-length", "expect", "accept-encoding", "proxy-authorization"),
-        *(DEPTH_HEADER, FUNCTION_HEADER),
-    }
-)
-# What the api believes of a proxy, as which the host would come to it.
-_FORWARDED: Final = ("x-forwarded-", "forwarded", "x-real-ip", "x-original-")
 _OF_ORIGIN: Final = ("authorization", "cookie")
 _DECODED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-
-
-class EgressError(Exception):
-    """Told to the function, as what `fetch` throws."""
-
-    def __init__(self, message: str, *, is_permission: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.is_permission = is_permission
-
-
-class EgressRequest(Struct, frozen=True):
-    """As the function's process sends it."""
-
-    call: int
-    method: str
-    url: str
-    headers: list[tuple[str, str]]
-    redirect: Literal["follow", "manual", "error"] = "follow"
-    length: int | None = 0
-    """Of the body, when it is known."""
-
-
-class Origin(Struct, frozen=True):
-    """Where a request comes from, as the platform's API is told."""
-
-    depth: int = 0
-    """How many functions it has come through before this one."""
-    token: str | None = None
-    """The function's own."""
-
-    def __repr__(self) -> str:
-        return f"Origin({self.depth})"
 
 
 class ApiUrls(Struct, frozen=True):
@@ -93,9 +62,9 @@ class EgressAnswer:
         left_out = {"content-encoding", "content-length"} if is_decoded else set()
         self.head: dict[str, Any] = {
             "status": response.status,
-            "status_text": response.reason or "",
+            "status_text": _bytes_of(response.reason or ""),
             "headers": [
-                (str(name), value)
+                (str(name), _bytes_of(value))
                 for name, value in response.headers.items()
                 if name.lower() not in left_out
             ],
@@ -115,7 +84,7 @@ class EgressAnswer:
 
 
 class Egress:
-    """Connections for all functions."""
+    """Connections for all functions; none is kept for another app's requests."""
 
     def __init__(
         self, settings: FunctionsSettings, api: ApiUrls, *, refused: Collection[Address] = ()
@@ -125,19 +94,21 @@ class Egress:
         self._internal = URL(api.internal)
         self._api_origins = {URL(api.public).origin(), self._internal.origin()}
         self._refused = frozenset(refused)
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
+        self._threads = resolver_threads()
 
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def request(
         self, asked: EgressRequest, body: Body, allowed: AllowList, *, origin: Origin
     ) -> EgressAnswer:
         """Raises EgressError."""
-        method, headers, url = asked.method, _headers(asked.headers), _url(asked.url)
-        asked_of = url
+        method, headers, url = method_of(asked), headers_of(asked), parse_url(asked.url)
+        first = url
         for hop in range(REDIRECT_COUNT_MAX + 1):
             response = await self._ask(method, url, headers, body, asked.length, allowed, origin)
             location = response.headers.get("location")
@@ -148,13 +119,13 @@ class Egress:
             if asked.redirect == "error":
                 raise EgressError(f"{url.host} answered with a redirect")
             assert location is not None
-            url = _url(str(url.join(URL(location, encoded=True))))
-            if _becomes_get(method, response.status):
+            url = redirected(url, location)
+            if becomes_get(method, response.status):
                 method, body = "GET", b""
                 headers.pop("content-type", None)
             elif not isinstance(body, bytes):
                 raise EgressError("a request with a streamed body cannot follow a redirect")
-            if url.origin() != asked_of.origin():
+            if url.origin() != first.origin():
                 for name in _OF_ORIGIN:
                     headers.popall(name, None)
         raise EgressError(f"more than {REDIRECT_COUNT_MAX} redirects")
@@ -172,7 +143,7 @@ class Egress:
         host, port = url.raw_host or "", url.port or 0
         is_api = url.origin() in self._api_origins
         if is_api:
-            headers = _for_api(headers, origin)
+            headers = for_api(headers, origin)
             headers["host"] = url.authority
             url = url.with_scheme(self._internal.scheme).with_host(self._internal.raw_host or "")
             url = url.with_port(self._internal.port)
@@ -185,31 +156,36 @@ class Egress:
         sent: Any = body
         if not isinstance(body, bytes):
             headers = headers.copy()
+            sent = exactly(body, length)
             if length is not None:
                 headers["content-length"] = str(length)
         elif not body and method not in ("POST", "PUT", "PATCH"):
             sent = None
         try:
-            return await self._session(is_api=is_api).request(
+            return await self._session(origin.app_id, is_api=is_api).request(
                 method, url, data=sent, headers=headers, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _fault(error, url) from error
 
-    def _session(self, *, is_api: bool) -> aiohttp.ClientSession:
-        session = self._sessions.get(is_api)
+    def _session(self, app_id: str, *, is_api: bool) -> aiohttp.ClientSession:
+        session = self._sessions.get((app_id, is_api))
         if session is None:
             connector = aiohttp.TCPConnector(
                 # Each process has a limit of its own; a common one would be taken by one app.
                 limit=0,
                 keepalive_timeout=_KEEPALIVE_S,
                 ssl=_tls(),
+                resolver=Resolver(self._threads),
                 socket_factory=None if is_api else self._public_socket,
             )
             timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.functions_egress_timeout_s
+                total=None,
+                # With the name's resolution.
+                connect=2 * self._settings.functions_egress_timeout_s,
+                sock_connect=self._settings.functions_egress_timeout_s,
             )
-            session = self._sessions[is_api] = aiohttp.ClientSession(
+            session = self._sessions[app_id, is_api] = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=timeout,
@@ -232,41 +208,15 @@ class Egress:
         return public_socket(address)
 
 
+def _bytes_of(value: str) -> str:
+    """As `fetch` tells what need be no UTF-8: each byte a character."""
+    return value.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
 def _plain(host: str) -> str:
     address = ipaddress.ip_address(host)
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
-
-
-def _url(text: str) -> URL:
-    try:
-        url = URL(text, encoded=True)
-        if url.scheme in ("http", "https") and url.raw_host and url.port:
-            return url.with_user(None).with_fragment(None)
-    except ValueError:
-        pass
-    raise EgressError("only http and https URLs can be fetched")
-
-
-def _headers(given: list[tuple[str, str]]) -> "CIMultiDict[str]":
-    return CIMultiDict((name, value) for name, value in given if name.lower() not in _DROPPED)
-
-
-def _for_api(headers: "CIMultiDict[str]", origin: Origin) -> "CIMultiDict[str]":
-    own = CIMultiDict(
-        (name, value) for name, value in headers.items() if not name.lower().startswith(_FORWARDED)
-    )
-    own[DEPTH_HEADER] = str(origin.depth + 1)
-    if origin.token is not None:
-        own[FUNCTION_HEADER] = origin.token
-    return own
-
-
-def _becomes_get(method: str, status: int) -> bool:
-    """https://fetch.spec.whatwg.org/#http-redirect-fetch"""
-    if status == 303:
-        return method not in ("GET", "HEAD")
-    return status in (301, 302) and method == "POST"
 
 
 def _fault(error: Exception, url: URL) -> EgressError:

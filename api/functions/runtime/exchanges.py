@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from butterbase.api.functions.runtime.bodies import IncomingBody, OutgoingBody
-from butterbase.api.functions.runtime.egress import (
+from butterbase.api.functions.runtime.egress import Egress, EgressAnswer
+from butterbase.api.functions.runtime.egress_requests import (
     Body,
-    Egress,
-    EgressAnswer,
     EgressError,
     EgressRequest,
     Origin,
@@ -28,12 +27,14 @@ logger = logging.getLogger(__name__)
 
 _WHOLE_BYTES_MAX: Final = 1024**2
 """A body of a known size up to this is gathered first, so that it can follow a redirect."""
+_ARGUMENTS_BYTES_MAX: Final = 320 * 1024
+"""Of an operation: a message of a queue, escaped."""
 
 
 class Operation(Struct, frozen=True):
     call: int
     name: str
-    arguments: Any = None
+    arguments: Raw = Raw(b"null")
 
 
 _REQUEST: Final = msgspec.json.Decoder(EgressRequest)
@@ -78,7 +79,8 @@ class Exchange:
         """Until the answer was sent, or its error."""
         answer: EgressAnswer | None = None
         try:
-            answer = await egress.request(asked, await self._body(asked), allowed, origin=origin)
+            body = await self._body(asked)
+            answer = await egress.request(asked, body, allowed, origin=origin)
             self._write(encode(FrameType.HEAD, self.stream, msgspec.json.encode(answer.head)))
             if asked.method != "HEAD":
                 await self._pass_on(answer)
@@ -118,6 +120,12 @@ class Exchange:
                 return
 
 
+class FunctionOperationError(FunctionError):
+    """The operation is refused."""
+
+    code = "function_operation_refused"
+
+
 class _RequestTooLargeError(FunctionError):
     """The request of the function is too large."""
 
@@ -129,7 +137,7 @@ async def perform(
 ) -> bytes:
     """The payload of the result."""
     try:
-        value = await operations.perform(version, context, asked.name, asked.arguments)
+        value = await operations.perform(version, context, asked.name, _arguments(asked.arguments))
         return msgspec.json.encode({"value": value})
     except ButterbaseError as error:
         return _failed(error.code, error.public_message, error.hint)
@@ -138,9 +146,19 @@ async def perform(
         return _failed("internal_error", "the operation failed", None)
 
 
+def _arguments(told: Raw) -> Any:
+    """Raises FunctionOperationError."""
+    if len(told) > _ARGUMENTS_BYTES_MAX:
+        raise FunctionOperationError(f"more than {_ARGUMENTS_BYTES_MAX} bytes are asked with")
+    try:
+        return msgspec.json.decode(told)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise FunctionOperationError(f"what is asked cannot be read: {error}") from error
+
+
 def _failed(code: str, message: str, hint: str | None) -> bytes:
     return msgspec.json.encode({"error": {"code": code, "message": message, "hint": hint}})
 
 
 def refused_operation(message: str) -> bytes:
-    return _failed("function_operation_refused", message, None)
+    return _failed(FunctionOperationError.code, message, None)

@@ -97,27 +97,36 @@ class FrameDecoder:
 
     def __init__(self, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
         self._payload_bytes_max = payload_bytes_max
-        self._rest = b""
+        self._rest = bytearray()
+        self._wanted = HEADER_BYTES
+        """Bytes without which there is nothing to decode, so that a frame that comes byte by byte
+        is not looked at as often."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Raises FrameError, after the frames before; nothing is decoded after it."""
-        received = self._rest + data if self._rest else data
-        self._rest = b""
+        received: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return
+            received, self._rest = self._rest, bytearray()
         at = 0
+        self._wanted = HEADER_BYTES
         while len(received) - at >= HEADER_BYTES:
             size, type_number, stream = _HEADER.unpack_from(received, at)
             if size > self._payload_bytes_max:
                 raise FrameError(f"a frame of {size} bytes")
             end = at + HEADER_BYTES + size
             if end > len(received):
+                self._wanted = HEADER_BYTES + size
                 break
             try:
                 frame_type = FrameType(type_number)
             except ValueError:
                 raise FrameError(f"no frame has type {type_number}") from None
-            yield Frame(frame_type, stream, received[at + HEADER_BYTES : end])
+            yield Frame(frame_type, stream, bytes(received[at + HEADER_BYTES : end]))
             at = end
-        self._rest = received[at:]
+        self._rest = bytearray(received[at:])
 
     @property
     def is_between_frames(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Final, cast
 import msgspec
 
 from butterbase.api.functions.runtime.asking import Requests
+from butterbase.api.functions.runtime.budget import WorkBudget
 from butterbase.api.functions.runtime.call import (
     Call,
     encode_head,
@@ -50,12 +51,11 @@ from butterbase.api.functions.runtime.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
-FRAME_COUNT_MAX: Final = 5000
-"""Frames of one process in a tenth of a second; then it waits for the next one."""
-FRAME_WINDOW_S: Final = 0.1
 UNREAD_BYTES_MAX: Final = 64 * 1024**2
 """Of what a process was sent; windows of all its streams are less."""
 PONG_WITHIN_S: Final = 1.0
+COMPUTES_MS: Final = 100
+"""A call that uses more processor time gives way to others."""
 _STDERR_CHARS_MAX: Final = 500
 
 
@@ -73,14 +73,14 @@ class Guest(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._meter = ProcessMeter(spawned.pid)
         self._cpu_seen_ns = 0
+        self._has_stepped_back = False
         self._booted_bytes = 0
         self.call_count = 0
         self._requests = Requests(around.services, self.write, self._asking)
         self._interpreter: Interpreter | None = None
         self._cause: Callable[[], FunctionError] | None = None
         self._pong: asyncio.Future[None] | None = None
-        self._window_frames = 0
-        self._window_until = 0.0
+        self._budget = WorkBudget(loop.time())
         self.version: FunctionVersion | None = None
         self.calls: dict[int, Call] = {}
         self.reserved_count = 0
@@ -191,6 +191,11 @@ class Guest(asyncio.Protocol):
         memory_bytes = self.memory_bytes()
         for call in self.calls.values():
             call.memory_bytes = max(call.memory_bytes, memory_bytes)
+        if not self._has_stepped_back and any(
+            call.cpu_ns > COMPUTES_MS * 1e6 for call in self.calls.values()
+        ):
+            self._has_stepped_back = True
+            self._meter.step_back()
         limits = self.version.limits
         memory_mb = min(limits.memory_mb, self._around.memory_mb_max)
         if memory_bytes - self._booted_bytes > memory_mb * 1024**2:
@@ -211,16 +216,19 @@ class Guest(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self._budget.read()
         try:
             for frame in self._decoder.feed(data):
-                self._window_frames += 1
+                self._budget.spend(frame)
                 self._take(frame)
-        except FrameError as error:
+        except (FrameError, RecursionError) as error:
             logger.warning("a function's process was ended: %s", error)
             self.kill(_broken)
             return
-        if self._window_frames > FRAME_COUNT_MAX:
-            self._hold_up()
+        pause_s = self._budget.pause_s(self._loop.time())
+        if pause_s > 0 and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_later(pause_s, self._let_on)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if not self.is_dead:
@@ -308,7 +316,7 @@ class Guest(asyncio.Protocol):
             self.kill()
 
     def _log(self, call: Call | None, payload: bytes) -> None:
-        if call is None or self._interpreter is None:
+        if call is None or self._interpreter is None or call.logs.is_full:
             return
         said = self._interpreter.line(payload, call.context, at_s=time.time())
         if line := call.logs.add(said):
@@ -358,16 +366,7 @@ class Guest(asyncio.Protocol):
             for call in self.calls.values():
                 call.cpu_ns += used / len(self.calls)
 
-    def _hold_up(self) -> None:
-        now = self._loop.time()
-        if now > self._window_until:
-            self._window_until, self._window_frames = now + FRAME_WINDOW_S, 0
-        elif self._transport is not None:
-            self._transport.pause_reading()
-            self._loop.call_later(self._window_until - now, self._let_on)
-
     def _let_on(self) -> None:
-        self._window_frames = 0
         if self._transport is not None and not self.is_dead:
             self._transport.resume_reading()
 

@@ -191,6 +191,7 @@ function contextOf(call, { name, revision, app_id, api_url, env }, perform, logg
       .finally(() => call.background.delete(kept));
     call.background.add(kept);
   };
+  const claims = new Map(); // key → whether this call has it
   let clients;
   const client = (which) => (clients ??= clientsOf(base, own, given.service_token))[which];
   return {
@@ -212,7 +213,14 @@ function contextOf(call, { name, revision, app_id, api_url, env }, perform, logg
         perform(call, "queue.send", { queue, body: body ?? null, delay_s: delay ?? null, key: key ?? null }),
     }),
     idempotency: Object.freeze({
-      claim: async (key, { ttl } = {}) => (await perform(call, "idempotency.claim", { key: String(key), ttl_s: ttl ?? null })).claimed,
+      claim: async (key, { ttl } = {}) => {
+        // The host gives a key to the same invocation again, for its retries; not so within a call.
+        const name = String(key), before = claims.get(name) ?? Promise.resolve(false);
+        const claimed = before.then(async (has) =>
+          !has && (await perform(call, "idempotency.claim", { key: name, ttl_s: ttl ?? null })).claimed);
+        claims.set(name, before.then((has) => has || claimed).catch(() => false));
+        return await claimed;
+      },
     }),
   };
 }

@@ -6,9 +6,9 @@ import logging
 from typing import Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from butterbase.api.functions.runtime.call import Thrown
+from butterbase.api.functions.runtime.call import Thrown, parse_thrown
 from butterbase.api.functions.runtime.errors import (
     FunctionFailedError,
     FunctionLoadError,
@@ -31,7 +31,8 @@ class _Logged(Struct, frozen=True):
 
 
 class _Loaded(Struct, frozen=True):
-    error: Thrown | None = None
+    error: Raw = Raw()
+    """Empty where there was none."""
 
 
 _LOGGED: Final = msgspec.json.Decoder(_Logged)
@@ -58,10 +59,12 @@ class Interpreter:
     def load_error(self, payload: bytes) -> FunctionLoadError | None:
         """None when it was loaded. Raises FrameError."""
         try:
-            thrown = _LOADED.decode(payload).error
+            told = _LOADED.decode(payload).error
         except msgspec.MsgspecError as error:
             raise FrameError(f"a report of loading: {error}") from error
-        return None if thrown is None else self._error(FunctionLoadError, thrown, None)
+        if not told:
+            return None
+        return self._error(FunctionLoadError, parse_thrown(told), None)
 
     def line(self, payload: bytes, context: CallContext, *, at_s: float) -> LogLine:
         """Raises FrameError."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
@@ -300,10 +301,10 @@ def _admit(version: FunctionVersion, request: CallRequest, body: Body) -> CallRe
     for name, value in request.headers:
         lower = name.lower()
         if lower == DEPTH_HEADER:
-            depth = int(value) if value.isdigit() and len(value) < 4 else DEPTH_MAX + 1
+            depth = _whole(value, DEPTH_MAX + 1)
             continue
-        if lower == "content-length" and value.isdigit():
-            length = int(value)
+        if lower == "content-length":
+            length = _whole(value, version.limits.request_bytes_max + 1)
         headers.append((name, value))
     if isinstance(body, bytes):
         length = len(body)
@@ -313,6 +314,11 @@ def _admit(version: FunctionVersion, request: CallRequest, body: Body) -> CallRe
     if depth > DEPTH_MAX:
         raise FunctionLoopError(hint=f"functions may call each other {DEPTH_MAX} deep")
     return replace(request, headers=tuple(headers), context=replace(request.context, depth=depth))
+
+
+def _whole(text: str, most: int) -> int:
+    """The number that the text is, up to so much; that much for what is none."""
+    return min(int(text), most) if re.fullmatch(r"[0-9]{1,15}", text) else most
 
 
 def _outcome(

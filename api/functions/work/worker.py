@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from butterbase.api.functions.errors import FunctionNotFoundError
 from butterbase.api.functions.recorder import outcome_fields
-from butterbase.api.functions.runtime.errors import FunctionsBusyError
+from butterbase.api.functions.runtime.errors import FunctionCrashedError, FunctionsBusyError
 from butterbase.api.functions.runtime.model import (
     CallContext,
     CallRequest,
@@ -39,6 +39,8 @@ have queued."""
 QUIET_POLL_S: Final = 15.0
 """The same in an app without triggers."""
 RETRY_S: Final = 1.0
+LOST_COUNT_MAX: Final = 5
+"""So often what a killed worker has left is claimed beyond its attempts: it may be what kills."""
 
 
 class Invoker(Protocol):
@@ -151,6 +153,11 @@ class Worker:
         self._has_more.set()
 
     async def _perform(self, job: Job) -> None:
+        if job.attempts > job.attempts_max + LOST_COUNT_MAX:
+            message = f"{LOST_COUNT_MAX} workers were lost with it, beyond its attempts"
+            lost = {"error_code": FunctionCrashedError.code, "error_message": message}
+            await self._fail(job, lost)
+            return
         try:
             completed = await self._invoke(job)
         except FunctionNotFoundError as error:

@@ -26,8 +26,6 @@ V8_RESERVED_MB: Final = 544
 """Of RLIMIT_DATA, taken by V8 (15.0) before any code of a user's runs: measured."""
 
 _AT_EMPTY_PATH: Final = 0x1000
-_NICENESS: Final = 2
-"""So that the host is heard beside functions that compute."""
 
 
 class JailSpec(Struct, frozen=True):
@@ -131,7 +129,6 @@ def _limit(spec: JailSpec) -> None:
         hard = resource.getrlimit(kind)[1]
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (bounded, bounded))
-    os.nice(_NICENESS)
 
 
 def _exec(enclosure: Enclosure, arguments: Sequence[str], environment: dict[str, str]) -> None:
