@@ -131,6 +131,30 @@ async def test_an_apps_own_idle_one_makes_room_at_its_share() -> None:
             assert json_of(await call(runtime, "return Response.json(1)")) == 1
 
 
+async def test_nobody_waits_for_the_end_of_an_idle_one() -> None:
+    async with running(replace(SETTINGS, functions_processes_per_app=1)) as runtime:
+        first = version_of("return Response.json(1)")
+        await call(runtime, first)
+        await until(lambda: runtime.status().ready_count == SETTINGS.functions_ready)
+        found = runtime._pool._try(version_of("return Response.json(2)"))
+        assert found is not None
+        assert found[0].version is not None
+        assert found[0].version.key != first.key
+        # It ends after a pause; until then no more of the app's may begin.
+        assert runtime._pool._try(version_of("return Response.json(3)")) is None
+        found[0].reserved_count -= 1
+        await until(lambda: len(list(runtime._pool.guests_of("main"))) == 1)
+
+
+async def test_some_are_ready_even_where_that_ends_loaded_ones() -> None:
+    settings = replace(SETTINGS, functions_processes=4, functions_ready=1)
+    async with running(settings) as runtime:
+        for _ in range(6):
+            assert json_of(await call(runtime, "return Response.json(1)")) == 1
+            await until(lambda: runtime.status().ready_count == 1)
+        await until(lambda: runtime.status().process_count == 4)
+
+
 async def test_idle_processes_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "SWEEP_INTERVAL_S", 0.02)
     async with running(replace(SETTINGS, functions_idle_s=0.05, functions_ready=0)) as runtime:

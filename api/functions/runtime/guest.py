@@ -163,10 +163,17 @@ class Guest(asyncio.Protocol):
             self.write(encode(FrameType.RESET, call.id, told))
             self._fail(call, error)
 
-    def retire(self) -> None:
-        """Take no more calls, and end after the last one."""
+    @property
+    def is_ending(self) -> bool:
+        """It takes no more calls, and has none."""
+        return self.is_retired and not self.load_count
+
+    def retire(self, *, pause_s: float = 0) -> None:
+        """Take no more calls, and end after the last one, no sooner than after the pause."""
         self.is_retired = True
-        if not self.load_count:
+        if pause_s:
+            self._loop.call_later(pause_s, self.retire)
+        elif not (self.load_count or self.is_dead):
             self.kill()
         self._changed()
 

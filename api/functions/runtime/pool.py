@@ -30,7 +30,8 @@ WATCH_INTERVAL_S: Final = 0.05
 """How often processes with calls are looked at."""
 SWEEP_INTERVAL_S: Final = 1.0
 """How often those without."""
-REFILL_DELAY_S: Final = 0.02
+PAUSE_S: Final = 0.02
+"""Before processes boot and end: the first call of a function is not to share a core with that."""
 BOOT_WITHIN_S: Final = 30.0
 BOOT_PAUSE_S: Final = 1.0
 """After a boot that failed."""
@@ -65,7 +66,6 @@ class Pool:
         self._users = users
         self._ready: deque[Guest] = deque()
         self._loaded: dict[FunctionKey, list[Guest]] = defaultdict(list)
-        self._count_of_app: dict[str, int] = defaultdict(int)
         self._alive: set[Guest] = set()
         self._boots: set[asyncio.Task[None]] = set()
         self._waiting: list[_Waiter] = []
@@ -132,15 +132,14 @@ class Pool:
         guest = min(guests, key=lambda each: each.load_count, default=None)
         is_new = guest is None
         if guest is None:
-            if self._count_of_app[version.app_id] >= self._settings.functions_processes_per_app:
-                self._end_idle(app_id=version.app_id)
+            is_share_used = self._room_of(version.app_id) <= 0
+            if is_share_used and not self._end_idle(app_id=version.app_id):
                 return None
             guest = self._take_ready()
             if guest is None:
                 return None
             guest.load(version)
             self._loaded[version.key].append(guest)
-            self._count_of_app[version.app_id] += 1
         guest.reserved_count += 1
         return guest, is_new
 
@@ -148,8 +147,7 @@ class Pool:
         while self._ready:
             guest = self._ready.popleft()
             if not guest.is_dead:
-                # Not now: the first call of a function is not to share a core with a boot.
-                asyncio.get_running_loop().call_later(REFILL_DELAY_S, self._refill)
+                asyncio.get_running_loop().call_later(PAUSE_S, self._refill)
                 return guest
         self._refill()
         return None
@@ -200,14 +198,17 @@ class Pool:
         """Boot as many as are missing, a few at a time."""
         if self._is_closed:
             return
-        wanted = self._settings.functions_ready + self._needed_count()
+        settings = self._settings
+        wanted = settings.functions_ready + self._needed_count()
+        # So many are ready even where that ends what is loaded, and idle for longest.
+        reserve = min(settings.functions_ready, settings.functions_processes // 4)
         while (
             len(self._ready) + len(self._boots) < wanted
-            and len(self._boots) < self._settings.functions_boots
+            and len(self._boots) < settings.functions_boots
         ):
-            if len(self._alive) + len(self._boots) >= self._settings.functions_processes and not (
-                self._waiting and self._end_idle()
-            ):
+            is_full = len(self._alive) + len(self._boots) >= settings.functions_processes
+            is_short = self._waiting or len(self._ready) + len(self._boots) < reserve
+            if is_full and not (is_short and self._end_idle()):
                 return
             task = asyncio.get_running_loop().create_task(self._boot())
             self._boots.add(task)
@@ -223,10 +224,12 @@ class Pool:
         of_app: dict[str, int] = defaultdict(int)
         for key, count in counts.items():
             of_app[key.app_id] += -(-count // sizes[key])
-        share = self._settings.functions_processes_per_app
-        return sum(
-            min(count, share - self._count_of_app[app_id]) for app_id, count in of_app.items()
-        )
+        return sum(min(count, self._room_of(app_id)) for app_id, count in of_app.items())
+
+    def _room_of(self, app_id: str) -> int:
+        """Processes that an app may have beside those that it has."""
+        count = sum(not guest.is_ending for guest in self.guests_of(app_id))
+        return self._settings.functions_processes_per_app - count
 
     def _booted(self, task: asyncio.Task[None]) -> None:
         self._boots.discard(task)
@@ -275,9 +278,6 @@ class Pool:
             self._loaded[key].remove(guest)
             if not self._loaded[key]:
                 del self._loaded[key]
-            self._count_of_app[key.app_id] -= 1
-            if not self._count_of_app[key.app_id]:
-                del self._count_of_app[key.app_id]
         self._users.give_back(uid)
         self._refill()
         self._changed()
@@ -294,7 +294,7 @@ class Pool:
         oldest = min(idle, key=lambda guest: guest.idle_since_s, default=None)
         if oldest is None:
             return False
-        oldest.retire()
+        oldest.retire(pause_s=PAUSE_S)
         return True
 
     async def _watch(self) -> None:
