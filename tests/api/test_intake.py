@@ -276,6 +276,7 @@ def test_a_client_whose_body_the_server_does_not_read_yet_is_waited_for(
         sent = asyncio.create_task(client.send(b"" if expect else body))
         await asyncio.sleep(0.2)
         monkeypatch.setattr(intake, "BODY_S", 10)
+        await asyncio.sleep(0.05)  # until the look that was due before, on the same loop
         server.app.go_on.set()
         if expect:
             assert (await client._reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
