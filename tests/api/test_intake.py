@@ -184,7 +184,8 @@ def test_trailers_are_bounded_and_no_headers(run: Run, piece: bytes) -> None:
         assert (await client.receive()).body == b"abc"
         assert b"x-t" not in dict(server.app.headers[0])
         await client.send(chunked + piece)
-        for _ in range(50):
+        # The first of these may come in one read with the above, which counts for nothing.
+        for _ in range(100):
             await client.send(piece * 2000)
         assert (await client.receive()).status == 431
         assert await client.is_over()
