@@ -15,6 +15,12 @@ class RagRequestError(RagError):
     code = "rag_request_invalid"
 
 
+class RagModelError(RagRequestError):
+    """Nothing here can embed with the model of that name."""
+
+    code = "rag_model_unusable"
+
+
 class CollectionNotFoundError(RagError):
     """There is no such collection, or the caller may not see it."""
 

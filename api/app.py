@@ -33,6 +33,7 @@ from butterbase.ai.prompts import resource as prompts
 from butterbase.ai.prompts.store import PromptStore
 from butterbase.ai.rag import resource as rag
 from butterbase.ai.rag.endpoint import QueryEndpoint
+from butterbase.ai.rag.vectors import QuestionVectors
 from butterbase.ai.seams import Seams
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.telemetry.call_log import CallLog
@@ -247,7 +248,8 @@ def create_app(
     cached_answers.add_routes(app, cache.admin, prefix=APP_PREFIX)
     contents.add_routes(app, kept_contents, prefix=APP_PREFIX)
     prompts.add_routes(app, templates, prefix=APP_PREFIX)
-    rag.add_routes(app, document_settings, prefix=APP_PREFIX)
+    vectors = QuestionVectors(embedder, gateway)
+    rag.add_routes(app, document_settings, vectors.check_model, prefix=APP_PREFIX)
     workshop = functions_admin.Workshop(
         cluster.master_key, functions_client, gates, functions, schemas=realtime.schemas
     )
@@ -263,7 +265,7 @@ def create_app(
     )
     questions = QueryEndpoint(
         gateway,
-        embedder,
+        vectors,
         QuestionsAdmission(apps, admission),
         render=render,
         request_id_of=request_ids.of,

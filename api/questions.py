@@ -36,7 +36,9 @@ def render(error: Exception, asker: Asker | None) -> Answer:
     rendered = problems.render(error, is_anonymous=is_anonymous)
     status, headers = rendered.status, rendered.headers
     if isinstance(error, AiError):
-        status, headers = ai_problems.status_of(error), []
+        told = ai_problems.wire_error(error)
+        status = told.status
+        headers = [(name.encode(), value.encode()) for name, value in told.headers.items()]
     if status >= 500:
         is_foreseen = rendered.problem != problems.BUG
         _log.warning("a question failed: %s", error, exc_info=None if is_foreseen else error)

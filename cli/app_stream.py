@@ -17,7 +17,6 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 
 from butterbase.ai.documents.worker import DocumentSlots, DocumentWorker
-from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.tokens import open_tokenizer
 from butterbase.api.apps import keys_of
 from butterbase.api.auth.config import AuthConfig
@@ -33,6 +32,7 @@ from butterbase.cli.setup import Needs, ensure_app_slot, publish_app
 from butterbase.ingest.consumer import Reader
 from butterbase.ingest.lsn import LSN
 from butterbase.ingest.rereading import Log
+from butterbase.projections.embedder import Embedders
 from butterbase.projections.embeddings import Embeddings
 from butterbase.projections.indexes.indexer import Indexer
 from butterbase.projections.projection import Projection
@@ -69,7 +69,7 @@ class AppStream:
         followed: FollowedApp,
         cluster: Cluster,
         settings: Settings,
-        embedder: LazyEmbedder,
+        embedders: Embedders,
         documents: DocumentSlots,
         *,
         more_projections: Sequence[Projection] = (),
@@ -82,7 +82,7 @@ class AppStream:
         self._needs = followed.needs
         self._cluster = cluster
         self._settings = settings
-        self._embedder = embedder
+        self._embedders = embedders
         self._documents = documents
         self._more_projections = tuple(more_projections)
         self._close_sockets = close_sockets
@@ -119,7 +119,7 @@ class AppStream:
     ) -> None:
         control_dsn = self._cluster.dsn(LoginRole.STREAM, self._cluster.control_database)
         owner_dsn = self._cluster.owner_dsn(self._app.id, self._app.database)
-        indexer = Indexer(self._embedder, open_tokenizer, dsn=log.dsn, owner_dsn=owner_dsn)
+        indexer = Indexer(self._embedders, open_tokenizer, dsn=log.dsn, owner_dsn=owner_dsn)
         readers: list[Reader] = [
             SchemaAnnouncer(self._app.id, control_dsn),
             PublicationKeeper(self._app.id, self._publish),

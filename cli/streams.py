@@ -14,6 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from butterbase.ai.documents.worker import DocumentSlots
+from butterbase.ai.embedders.apps import AppEmbedders
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.cli.app_stream import AppStream, FollowedApp
 from butterbase.cli.errors import SteppedDownError, first_of
@@ -21,6 +22,7 @@ from butterbase.cli.followed_log import FollowedLog, begin, log_at
 from butterbase.cli.process_status import publisher
 from butterbase.cli.settings import Settings
 from butterbase.cli.setup import Needs, drop_app_slot
+from butterbase.cli.stream_gateway import StreamGateway
 from butterbase.ingest.changes import Commit
 from butterbase.ingest.lsn import LSN
 from butterbase.projections.projection import Projection
@@ -70,6 +72,7 @@ class Streams:
         self._cluster = cluster
         self._settings = settings
         self._embedder = embedder
+        self._gateway = StreamGateway(cluster, settings)
         self._documents = DocumentSlots(settings.documents)
         self._more_projections = more_projections
         self._apps_changed = asyncio.Event()
@@ -127,6 +130,7 @@ class Streams:
         finally:
             await self._stop([task for _, task in self._tasks.values()])
             self._tasks.clear()  # one that was connecting has a socket in its traceback
+            await self._gateway.close()
 
     async def _tell(self) -> None:
         await publisher(
@@ -205,7 +209,7 @@ class Streams:
             followed,
             self._cluster,
             self._settings,
-            self._embedder,
+            AppEmbedders(self._embedder, self._gateway.get, app.id),
             self._documents,
             more_projections=self._more_projections(app),
             close_sockets=self.close_sockets,

@@ -1,7 +1,8 @@
 """What turns text into vectors, for the embedding index and for questions asked of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ class EmbedderError(ButterbaseError):
     """Whether other texts may well be embedded at the same time."""
     retry_after_s: float = 0.0
     """How long the provider asked to be left alone."""
+    reason: ButterbaseError | None = None
+    """What is behind it, by whose name it is told."""
+    concerns_all: bool = False
+    """Whether it would have been the same with any texts."""
 
 
 class EmbeddingModel(Struct, frozen=True):
@@ -27,9 +32,37 @@ class EmbeddingModel(Struct, frozen=True):
     dimensions: int
 
 
+class BatchLimits(Struct, frozen=True):
+    """What a model is given at once."""
+
+    texts_max: int = 32
+    chars_max: int = 100_000
+    """Unless one text alone has more. Providers limit the tokens of a request."""
+
+
+class Wanted(Struct, frozen=True):
+    """Vectors for a version of an index."""
+
+    model: str | None = None
+    """As the index names it; None: the installation's, whichever that is."""
+    known: str | None = None
+    """Whose vectors the version has already; None: none yet."""
+    index: str = ""
+    """What the index is called."""
+    owner: UUID | None = None
+    """Of a collection: the user whose it is."""
+
+
 class Embedder(Protocol):
     @property
-    def model(self) -> EmbeddingModel: ...
+    def name(self) -> str:
+        """Of the model whose vectors they are."""
+        ...
+
+    @property
+    def limits(self) -> BatchLimits:
+        """Of the indexer's batches; `embed` takes any number."""
+        ...
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """One unit-length row per text, in order. Raises EmbedderError."""
@@ -46,6 +79,15 @@ class Embedders(Protocol):
         """The installation's."""
         ...
 
-    async def get(self, model: str | None = None) -> Embedder:
-        """Of the model of that name, by default the installation's. Raises EmbedderError."""
+    def installed(self, name: str) -> EmbeddingModel | None:
+        """None: the installation has no model of that name; the app may."""
         ...
+
+    async def get(self, wanted: Wanted) -> Embedder:
+        """Raises EmbedderError."""
+        ...
+
+
+def is_of_app(installed: Callable[[str], EmbeddingModel | None], wanted: Wanted) -> bool:
+    """Whether it is a model that the app leads to, and none of the installation's."""
+    return wanted.model is not None and installed(wanted.model) is None

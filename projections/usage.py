@@ -39,6 +39,7 @@ _Model = Annotated[str, Meta(max_length=_LENGTHS_MAX["model"])]
 _APP_ID_LENGTH_MAX = 40
 _FUNCTION_LENGTH_MAX = 63
 """Of their names; a part of the index as well."""
+_INDEX_LENGTH_MAX = 200
 
 TOKENS_MAX = 1_000_000_000
 Tokens = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
@@ -88,6 +89,8 @@ class AiCall(Struct, frozen=True):
     """The app key that called."""
     function: Annotated[str, Meta(max_length=_FUNCTION_LENGTH_MAX)] | None = None
     """The app's function that called."""
+    index: Annotated[str, Meta(max_length=_INDEX_LENGTH_MAX)] | None = None
+    """The app's index for which it was: its name, or `collection:` and an id."""
     attempts: int = 1
     """Requests to providers."""
     cache_write_tokens: Tokens = 0

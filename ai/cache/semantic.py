@@ -40,7 +40,7 @@ class MeaningSearch:
         except TimeoutError:
             self._complain("the embedder is slow")
             return None
-        return Meaning(named.space, named.question, embedder.model.name, write_vector(vector))
+        return Meaning(named.space, named.question, embedder.name, write_vector(vector))
 
     async def find(
         self, app_id: str, meaning: Meaning, *, threshold: float, oldest_s: float

@@ -124,9 +124,13 @@ def _rerouted(call: Call, app: AppConfig, verdict: Rerouted, waived: list[int]) 
         raise _exceeded(call, refusal)
     call.budget_action = "reroute"
     try:
-        return app.table.resolve(refusal.reroute_to or "")
+        chain = app.table.resolve(refusal.reroute_to or "")
     except ModelUnknownError as error:
         raise _exceeded(call, refusal) from error
+    only = call.only_model
+    if only is not None and any(target.model != only for target in chain.all_targets):
+        raise _exceeded(call, refusal)
+    return chain
 
 
 def _exceeded(call: Call, refusal: BudgetRefusal) -> BudgetExceededError:

@@ -39,6 +39,8 @@ class Caller(Struct, frozen=True):
     """The app key that calls."""
     function: str | None = None
     """The app's function that calls."""
+    index: str | None = None
+    """The app's index whose passages, or a question to which, are embedded."""
 
     @property
     def is_known(self) -> bool:
@@ -58,6 +60,8 @@ class Call:
         """Of a request whose tools the gateway runs: which of its calls this is."""
         self.began_s = time.monotonic()
         self.requested_model = ""
+        self.only_model: str | None = None
+        """See Given."""
         self.is_streamed = False
         self.target: Target | None = None
         """The one that was called last."""
@@ -139,6 +143,7 @@ class Call:
             requested_model=self.requested_model,
             key_id=self.caller.key_id,
             function=self.caller.function,
+            index=self.caller.index,
             attempts=self.attempt_count,
             cache_write_tokens=usage.cache_write_tokens,
             cost_nanos=self.cost_nanos,

@@ -8,7 +8,7 @@ A worker that is killed leaves its calls to the sweeper (projections/sweeper.py)
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from butterbase.ai.calls.passage import NOTHING_GIVEN, Answer, Client, Given, Pa
 from butterbase.ai.calls.recording import Recorder
 from butterbase.ai.calls.relay import Relay
 from butterbase.ai.config.configs import AiConfigs, AppConfig
+from butterbase.ai.embedders.errors import EmbeddingMismatchError
 from butterbase.ai.errors import (
     AccountingError,
     AiError,
@@ -155,6 +156,9 @@ class Gateway:
         asked = passage.asked = Asked(call.endpoint, body, beta=passage.given.beta)
         call.is_streamed = asked.is_streamed
         chain = _route(call, asked, app)
+        if (only := passage.given.only_model) is not None:
+            check_only(chain, only)
+            call.only_model = only
         if app.log_content is not None and self._seams.contents is not None:
             passage.draft = self._seams.contents.begin(call, asked, app.log_content)
         passage.asking = self._asking(passage, asked, app, chain)
@@ -332,6 +336,25 @@ def _check_anonymous(caller: Caller, app: AppConfig) -> None:
         )
 
 
+def check_allowed(app: AppConfig, models: Iterable[str]) -> None:
+    """Raises ModelDeniedError."""
+    for name in models:
+        if app.allowed_models is not None and name not in app.allowed_models:
+            raise ModelDeniedError(
+                f"the app does not allow the model {name[:MODEL_LENGTH_MAX]!r}",
+                hint="allowedModels of ai/config lists those it does",
+            )
+
+
+def check_only(chain: Chain, model: str) -> None:
+    """Raises EmbeddingMismatchError where another model might answer."""
+    if any(target.model != model for target in chain.all_targets):
+        raise EmbeddingMismatchError(
+            f"the route of {chain.model!r} leads elsewhere than to {model} alone",
+            hint="vectors of two models are never mixed",
+        )
+
+
 def _route(call: Call, asked: Asked, app: AppConfig) -> Chain:
     """Raises ModelMissingError, ModelDeniedError, TokenLimitError, and what `resolve` does."""
     model = asked.model or app.default_model
@@ -340,13 +363,7 @@ def _route(call: Call, asked: Asked, app: AppConfig) -> Chain:
             param="model", hint="name a model, or set defaultModel with PUT ai/config"
         )
     call.requested_model = check_model(model)
-    if app.allowed_models is not None:
-        for name in (model, *asked.other_models):
-            if name not in app.allowed_models:
-                raise ModelDeniedError(
-                    f"the app does not allow the model {name[:MODEL_LENGTH_MAX]!r}",
-                    hint="allowedModels of ai/config lists those it does",
-                )
+    check_allowed(app, (model, *asked.other_models))
     default = COMPLETION_TOKENS_DEFAULT if app.is_limited else None
     if asked.endpoint is not Endpoint.EMBEDDINGS:
         asked.limit_tokens(app.token_count_max, default)

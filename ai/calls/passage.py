@@ -30,13 +30,15 @@ class Client(Protocol):
 
 
 class Given(Struct, frozen=True):
-    """What the headers of a request say."""
+    """What the headers of a request say, and whoever calls in this process."""
 
     beta: str = ""
     """`anthropic-beta`"""
     cache_control: str = ""
     headers: Mapping[bytes, bytes] = {}
     """All of them, for whoever traces."""
+    only_model: str | None = None
+    """As its provider calls it: no other may answer, whatever the routes and budgets say."""
 
 
 NOTHING_GIVEN = Given()

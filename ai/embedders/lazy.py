@@ -1,4 +1,6 @@
-"""The embedder of the settings, opened when it is first needed."""
+"""The installation's embedders, opened when they are first needed: the one of the settings, and the
+local one, whichever that is.
+"""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +18,7 @@ class LazyEmbedder:
         self._settings = settings
         self._cache_dir = cache_dir
         self._opening = asyncio.Lock()
-        self._embedder: Embedder | None = None
+        self._embedders: dict[str, Embedder] = {}
 
     @property
     def model(self) -> EmbeddingModel:
@@ -26,28 +28,32 @@ class LazyEmbedder:
             return minilm.MODEL
         return EmbeddingModel(settings.embedder_model, settings.embedder_dimensions)
 
+    def installed(self, name: str) -> EmbeddingModel | None:
+        return next((known for known in (self.model, minilm.MODEL) if known.name == name), None)
+
     async def get(self, model: str | None = None) -> Embedder:
         """Of the model of that name, by default the settings'. Raises EmbedderError, whose hint
         says what is missing; EmbedderModelUnknownError.
         """
-        known = self.model.name
-        if model not in (None, known):
+        known = self.installed(self.model.name if model is None else model)
+        if known is None:
             raise EmbedderModelUnknownError(
-                f"nothing here embeds with {model!r}", hint=f"the embedder's model is {known!r}"
+                f"nothing here embeds with {model!r}",
+                hint=f"the embedder's model is {self.model.name!r}",
             )
         async with self._opening:
-            if self._embedder is None:
-                self._embedder = await self._open()
-            return self._embedder
+            if known.name not in self._embedders:
+                self._embedders[known.name] = await self._open(known)
+            return self._embedders[known.name]
 
     async def close(self) -> None:
-        if self._embedder is not None:
-            await self._embedder.close()
+        for embedder in self._embedders.values():
+            await embedder.close()
 
-    async def _open(self) -> Embedder:
+    async def _open(self, model: EmbeddingModel) -> Embedder:
         settings = self._settings
         # Imported here: both bring libraries that take long to load.
-        if settings.embedder_url is None:
+        if settings.embedder_url is None or model != self.model:
             from butterbase.ai.embedders.local import LocalEmbedder
 
             return await asyncio.to_thread(

@@ -14,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from butterbase.ai.embedders import minilm
-from butterbase.projections.embedder import EmbedderError, EmbeddingModel
+from butterbase.projections.embedder import BatchLimits, EmbedderError, EmbeddingModel
 
 TEXT_CHARS_MAX = 8192
 """What is read of a text: the model sees 256 word pieces, some 1,200 characters of prose."""
 SLICE_TEXTS_MAX = 256
 """Texts taken up together: sorted by length, they fill batches with little padding."""
 BATCH_TOKENS_MAX = 2048
-"""Of a batch, padding included: bounds memory, and how long others wait (some 100 ms)."""
+"""Of a batch, padding included: bounds memory, and how long others wait (some 500 ms)."""
+CALL_TOKENS = 8
+"""What a call of the runtime costs beside its tokens: as much as so many of them."""
+AT_ONCE = BatchLimits(texts_max=32, chars_max=4_000)
+"""A text takes as long in a batch as alone; so a small one is soon free for what is urgent."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 TokenIds: TypeAlias = list[int]
@@ -31,13 +35,16 @@ Result = TypeVar("Result")
 def batches(lengths: Sequence[int], tokens_max: int) -> Iterator[list[int]]:
     """Indexes of texts, shortest first, so that the longest times the count is within the limit.
 
-    A text longer than the limit is a batch of its own.
+    A text longer than the limit is a batch of its own; and so is one that would have the others
+    padded by more than another call costs.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[index] * (len(batch) + 1) > tokens_max:
-            yield batch
-            batch = []
+        if batch:
+            padding = (lengths[index] - lengths[batch[-1]]) * len(batch)
+            if padding > CALL_TOKENS or lengths[index] * (len(batch) + 1) > tokens_max:
+                yield batch
+                batch = []
         batch.append(index)
     if batch:
         yield batch
@@ -77,8 +84,18 @@ class LocalEmbedder:
     def model(self) -> EmbeddingModel:
         return minilm.MODEL
 
+    @property
+    def name(self) -> str:
+        return minilm.MODEL.name
+
+    @property
+    def limits(self) -> BatchLimits:
+        return AT_ONCE
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit-length row per text, in order; any number of texts. Raises EmbedderError."""
+        if len(texts) == 1:
+            return await self._run(self._infer_text, texts[0])
         vectors = np.empty((len(texts), self.model.dimensions), np.float32)
         for start in range(0, len(texts), SLICE_TEXTS_MAX):
             tokens = await self._run(self._tokenize, texts[start : start + SLICE_TEXTS_MAX])
@@ -102,6 +119,10 @@ class LocalEmbedder:
         readable = [text[:TEXT_CHARS_MAX].encode(errors="replace").decode() for text in texts]
         # The batch call, unlike the one for a single text, lets other threads run meanwhile.
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
+
+    def _infer_text(self, text: str) -> Vectors:
+        # In one go: on a busy machine each change of threads waits for its turn.
+        return self._infer(self._tokenize([text]))
 
     def _infer(self, batch: Sequence[TokenIds]) -> Vectors:
         ids = np.zeros((len(batch), max(map(len, batch))), np.int32)

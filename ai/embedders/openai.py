@@ -11,13 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias
 
 import aiohttp
 import httpx
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from httpx_aiohttp import HttpxAiohttpClient
 from msgspec import Struct
 
@@ -26,8 +24,9 @@ from butterbase.ai.embedders.errors import (
     EmbeddingMismatchError,
     TextsRefusedError,
 )
+from butterbase.ai.embedders.vectors import Vectors, sendable, unit
 from butterbase.ai.http.body import decode_json
-from butterbase.projections.embedder import EmbedderError, EmbeddingModel
+from butterbase.projections.embedder import BatchLimits, EmbedderError, EmbeddingModel
 
 REQUEST_TEXTS_MAX = 128
 REQUEST_CHARS_MAX = 250_000
@@ -41,11 +40,8 @@ BACKOFF_S_MAX = 16.0
 RETRY_AFTER_S_MAX = 60.0
 """A provider that wants a longer rest is given up on: the caller knows better what to do."""
 REASON_CHARS_MAX = 200
-LENGTH_MIN = 1e-30
 RETRIED_STATUSES = frozenset({408, 409, 429})
 REFUSED_TEXTS_STATUSES = frozenset({400, 413, 422})
-
-Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
 class _Embedding(Struct, frozen=True):
@@ -120,6 +116,14 @@ class OpenAIEmbedder:
     def model(self) -> EmbeddingModel:
         return self._model
 
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def limits(self) -> BatchLimits:
+        return BatchLimits()
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit-length row per text, in order; any number of texts.
 
@@ -175,7 +179,7 @@ class OpenAIEmbedder:
     def _response(self, texts: Sequence[str]) -> AbstractAsyncContextManager[httpx.Response]:
         request: dict[str, object] = {
             "model": self._model.name,
-            "input": [_sendable(text) for text in texts],
+            "input": [sendable(text) for text in texts],
             "encoding_format": "float",
         }
         if self._shorten:
@@ -264,13 +268,7 @@ def unit_vectors(answer: bytes, count: int, model: EmbeddingModel) -> Vectors:
                 f" not {model.dimensions}",
                 hint="vectors of different lengths are never mixed; set the model's dimensions",
             )
-    vectors = np.array([placed[index] for index in range(count)], np.float64)
-    with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.all((lengths > LENGTH_MIN) & np.isfinite(lengths)):
-        raise EmbeddingMismatchError(f"the model {model.name} answers with a vector of no length")
-    unit: Vectors = (vectors / lengths).astype(np.float32)
-    return unit
+    return unit(np.array([placed[index] for index in range(count)], np.float64), model.name)
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -280,11 +278,6 @@ async def _read(response: httpx.Response) -> bytes:
         if len(body) > ANSWER_BYTES_MAX:
             raise EmbeddingMismatchError(f"the answer is longer than {ANSWER_BYTES_MAX} bytes")
     return bytes(body)
-
-
-def _sendable(text: str) -> str:
-    # Half of a surrogate pair is not text; and OpenAI refuses an empty string, not a blank one.
-    return text.encode(errors="replace").decode() or " "
 
 
 def _endpoint(base_url: str) -> httpx.URL:

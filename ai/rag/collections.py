@@ -6,7 +6,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from butterbase.ai.rag.requests import Name, answer, read, run_all
+from butterbase.ai.rag.requests import CheckModel, Name, answer, read, run_all
 from butterbase.ai.rag_errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -63,12 +63,16 @@ _CHANGE = msgspec.json.Decoder(CollectionChange)
 
 
 class CollectionsResource:
+    def __init__(self, check_model: CheckModel) -> None:
+        self._check_model = check_model
+
     async def on_get(self, req: Request, resp: Response) -> None:
         answer(resp, (await _run(req, "list_collections", read_only=True)).value())
 
     async def on_post(self, req: Request, resp: Response) -> None:
         new = await read(req, _NEW)
         _check_name(new.name)
+        await self._check_model(req.context.app_id, new.model)
         if (new.read_policy is not None) != (new.access_mode == "custom"):
             raise RagRequestError(
                 "readPolicy and accessMode custom belong together",
@@ -80,6 +84,9 @@ class CollectionsResource:
 
 
 class CollectionResource:
+    def __init__(self, check_model: CheckModel) -> None:
+        self._check_model = check_model
+
     async def on_get(self, req: Request, resp: Response, collection: str) -> None:
         answer(resp, _found(await _run(req, "get_collection", collection.encode(), read_only=True)))
 
@@ -87,6 +94,7 @@ class CollectionResource:
         change = await read(req, _CHANGE)
         if change.name is not UNSET:
             _check_name(change.name)
+        await self._check_model(req.context.app_id, change.model)
         if change.chunk_tokens is not UNSET and change.overlap_tokens is not UNSET:
             _check_overlap(change.chunk_tokens, change.overlap_tokens)
         result = await _run(

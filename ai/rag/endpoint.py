@@ -6,6 +6,7 @@ Falcon neither tells nor lets that end a stream; see ai/http/endpoint.py.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -14,7 +15,6 @@ from msgspec import Struct
 from butterbase.ai.calls.call import Header
 from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.calls.passage import Answer
-from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.http.body import decode_json
 from butterbase.ai.http.callers import caller_of
 from butterbase.ai.http.connection import (
@@ -32,6 +32,7 @@ from butterbase.ai.http.departures import Departures, Receive
 from butterbase.ai.rag.answering import candidate_count, reply
 from butterbase.ai.rag.asking import Models
 from butterbase.ai.rag.search import Asker, Place, Question, Searcher
+from butterbase.ai.rag.vectors import Questioner, QuestionVectors
 from butterbase.ai.rag_errors import RagRequestError
 
 BODY_BYTES_MAX = 256 * 1024
@@ -51,14 +52,15 @@ class QueryEndpoint:
     def __init__(
         self,
         gateway: Gateway,
-        embedder: LazyEmbedder,
+        vectors: QuestionVectors,
         admit: Admit,
         *,
         render: Render,
         request_id_of: Callable[[str | None], str],
     ) -> None:
         self._gateway = gateway
-        self._searcher = Searcher(embedder)
+        self._searcher = Searcher()
+        self._vectors = vectors
         self._admit = admit
         self._render = render
         self._request_id_of = request_id_of
@@ -99,13 +101,13 @@ class QueryEndpoint:
     async def _perform(self, asked: "_Asked", asker: Asker, connection: Connection) -> Answer:
         question = decode_json(_QUESTION, await connection.read(), _refusal)
         question.check()
-        models = None
+        caller, models = caller_of(asked.app_id, asker.claims, asked.request_id), None
         if question.synthesize or question.rerank:
-            caller = caller_of(asked.app_id, asker.claims, asked.request_id)
             models = Models(self._gateway, caller, connection, question.model)
             await models.check()
         count = candidate_count(question)
-        found = await self._searcher.find(asker, asked.place, question, count=count)
+        embed = partial(self._vectors.embed, Questioner(caller, connection))
+        found = await self._searcher.find(asker, asked.place, question, count=count, embed=embed)
         return await reply(question, found, models)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from butterbase.ai.rag.requests import Name, answer, read
+from butterbase.ai.rag.requests import CheckModel, Name, answer, read
 from butterbase.ai.rag_errors import IndexExistsError, IndexNotFoundError
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError
@@ -50,17 +50,24 @@ _INDEX_CHANGE = msgspec.json.Decoder(IndexChange)
 
 
 class IndexesResource:
+    def __init__(self, check_model: CheckModel) -> None:
+        self._check_model = check_model
+
     async def on_get(self, req: Request, resp: Response) -> None:
         listed = await _run(req, "list_indexes", None)
         answer(resp, b'{"indexes":' + (listed.value() or b"[]") + b"}")
 
     async def on_post(self, req: Request, resp: Response) -> None:
         new = await read(req, _NEW_INDEX)
+        await self._check_model(req.context.app_id, new.model)
         made = await _run(req, "create_index", new.table.encode(), msgspec.json.encode(new))
         answer(resp, made.value(), 201)
 
 
 class IndexResource:
+    def __init__(self, check_model: CheckModel) -> None:
+        self._check_model = check_model
+
     async def on_get(self, req: Request, resp: Response, index: str) -> None:
         listed = await _run(req, "list_indexes", index.encode())
         versions = listed.value() or b"[]"
@@ -72,6 +79,7 @@ class IndexResource:
     async def on_patch(self, req: Request, resp: Response, index: str) -> None:
         """A version beside the one in use, which it replaces when it is complete."""
         change = await read(req, _INDEX_CHANGE)
+        await self._check_model(req.context.app_id, change.model)
         await _run(req, "alter_index", index.encode(), msgspec.json.encode(change))
         resp.status = 202
 

@@ -1,6 +1,7 @@
 """What the resources of collections share: statements as the caller, bodies, answers."""
 
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeAlias, TypeVar
 from uuid import UUID
 
 import falcon
@@ -21,6 +22,9 @@ BODY_BYTES_MAX = 16 * 1024**2
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")]
 
 Body = TypeVar("Body")
+
+CheckModel: TypeAlias = Callable[[str, object], Awaitable[None]]
+"""App id, the embedding model that is asked for, if any. Raises RagModelError."""
 
 
 async def run(req: Request, name: str, *values: bytes | None, read_only: bool = False) -> Result:

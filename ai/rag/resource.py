@@ -17,14 +17,17 @@ from butterbase.ai.rag.documents import (
     IngestResource,
 )
 from butterbase.ai.rag.indexes import IndexesResource, IndexResource, IndexRetryResource
+from butterbase.ai.rag.requests import CheckModel
 
 
-def add_routes(app: "App[Any, Any]", settings: DocumentSettings, *, prefix: str) -> None:
+def add_routes(
+    app: "App[Any, Any]", settings: DocumentSettings, check_model: CheckModel, *, prefix: str
+) -> None:
     """The middleware has set `req.context.claims` and `.app`, whose `data` is an Executor."""
-    app.add_route(f"{prefix}/rag/collections", CollectionsResource())
-    app.add_route(f"{prefix}/rag/collections/{{collection}}", CollectionResource())
-    app.add_route(f"{prefix}/rag/indexes", IndexesResource())
-    app.add_route(f"{prefix}/rag/indexes/{{index}}", IndexResource())
+    app.add_route(f"{prefix}/rag/collections", CollectionsResource(check_model))
+    app.add_route(f"{prefix}/rag/collections/{{collection}}", CollectionResource(check_model))
+    app.add_route(f"{prefix}/rag/indexes", IndexesResource(check_model))
+    app.add_route(f"{prefix}/rag/indexes/{{index}}", IndexResource(check_model))
     app.add_route(f"{prefix}/rag/indexes/{{index}}/retry", IndexRetryResource())
     documents = f"{prefix}/rag/{{collection}}/documents"
     app.add_route(documents, DocumentsResource(settings))

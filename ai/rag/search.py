@@ -5,20 +5,23 @@ text of the search, with what would else mislead its planner written into it; it
 once a connection, as any statement is.
 """
 
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from butterbase.ai.cache.store import write_vector
 from butterbase.ai.embedders.errors import EmbeddingMismatchError
-from butterbase.ai.embedders.lazy import LazyEmbedder
+from butterbase.ai.rag.vectors import Vector
 from butterbase.ai.rag_errors import (
     CollectionNotFoundError,
     IndexNotFoundError,
     RagError,
     RagRequestError,
 )
+from butterbase.projections.embedder import EmbedderError, Wanted
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import Claims
 from butterbase.sql.errors import DatabaseError
@@ -44,6 +47,8 @@ INVALID_PARAMETER = "22023"
 """What the functions raise about a filter."""
 
 Mode: TypeAlias = Literal["hybrid", "vector", "text"]
+Embed: TypeAlias = Callable[[Wanted, str], Awaitable[Vector]]
+"""A text → its vector. Raises EmbedderError, and of a model of the app's what a call does."""
 
 
 class Question(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -100,11 +105,13 @@ class _Opened(Struct, frozen=True):
     """What a place's name stood for."""
 
     version: bytes
-    model: str
+    wanted: Wanted
     dimensions: int
     search: bytes | None
     """None where the database is to decide how to search."""
     known_until_s: float
+    is_known: bool = False
+    """For a while: there may be another version by now."""
 
 
 class Searcher:
@@ -113,16 +120,18 @@ class Searcher:
     was whole: the passages of a version that was replaced are cleared away.
     """
 
-    def __init__(self, embedder: LazyEmbedder) -> None:
-        self._embedder = embedder
+    def __init__(self) -> None:
         self._opened: dict[tuple[object, ...], _Opened] = {}
 
-    async def find(self, asker: Asker, place: Place, question: Question, *, count: int) -> bytes:
+    async def find(
+        self, asker: Asker, place: Place, question: Question, *, count: int, embed: Embed
+    ) -> bytes:
         """The best `count` passages, the best first, as a JSON array.
 
         Raises CollectionNotFoundError, IndexNotFoundError, RagRequestError, EmbedderError,
-        EmbeddingMismatchError, and what the executor does.
+        EmbeddingMismatchError, what `embed` and what the executor does.
         """
+        embed = _once(embed)
         claims = asker.claims
         key = (asker.app_id, claims.role, claims.subject, place, question.mode, count)
         for attempt in range(1, ATTEMPT_COUNT_MAX + 1):
@@ -132,9 +141,9 @@ class Searcher:
                 if opened is None:
                     await _check_filter(asker, question)
                     return b"[]"
-                self._keep(key, opened)
+                self._keep(key, replace(opened, is_known=True))
             try:
-                found = await self._search(asker, place, question, count, opened)
+                found = await self._search(asker, place, question, count, opened, embed)
             except DatabaseError as error:
                 self._opened.pop(key, None)
                 if error.sqlstate == INVALID_PARAMETER:
@@ -160,6 +169,7 @@ class Searcher:
         question: Question,
         count: int,
         opened: _Opened,
+        embed: Embed,
         *,
         is_present: bool = False,
     ) -> bytes | None:
@@ -168,7 +178,14 @@ class Searcher:
         Passages of deleted documents, which lie there until they are cleared away, take no places
         where it `is_present`: slower, and so only asked for where some were met.
         """
-        vector = None if question.mode == "text" else await self._embed(opened, question.query)
+        vector = None
+        if question.mode != "text":
+            try:
+                vector = await _embed(embed, opened, question.query)
+            except EmbedderError:
+                if opened.is_known:
+                    return None
+                raise
         values: Parameters = (question.query.encode(), vector, _number(question.threshold))
         search, filter_ = opened.search, bytes(question.filter)
         if search is None or filter_ != NO_FILTER or is_present:
@@ -188,20 +205,30 @@ class Searcher:
         if not still.row_count:
             return None
         if found.value(column=1) != b"0" and not is_present:
-            return await self._search(asker, place, question, count, opened, is_present=True)
+            return await self._search(asker, place, question, count, opened, embed, is_present=True)
         return found.value() or b"[]"
 
-    async def _embed(self, opened: _Opened, text: str) -> bytes:
-        embedder = await self._embedder.get(opened.model)
-        dimensions = embedder.model.dimensions
-        if dimensions != opened.dimensions:
-            raise EmbeddingMismatchError(
-                f"the index has {opened.dimensions} dimensions, its model answers with"
-                f" {dimensions}",
-                hint="a version with the new ones is made beside it, and used once it is complete",
-            )
-        (vector,) = await embedder.embed([text])
-        return write_vector(vector)
+
+def _once(embed: Embed) -> Embed:
+    """A question that is asked again, of a version that was replaced meanwhile, has its vector."""
+    known: dict[Wanted, Vector] = {}
+
+    async def embed_once(wanted: Wanted, text: str) -> Vector:
+        if wanted not in known:
+            known[wanted] = await embed(wanted, text)
+        return known[wanted]
+
+    return embed_once
+
+
+async def _embed(embed: Embed, opened: _Opened, text: str) -> bytes:
+    vector = await embed(opened.wanted, text)
+    if len(vector) != opened.dimensions:
+        raise EmbeddingMismatchError(
+            f"the index has {opened.dimensions} dimensions, its model answers with {len(vector)}",
+            hint="a version with the new ones is made beside it, and used once it is complete",
+        )
+    return write_vector(vector)
 
 
 async def _open(asker: Asker, place: Place, mode: Mode, count: int) -> _Opened | None:
@@ -210,10 +237,12 @@ async def _open(asker: Asker, place: Place, mode: Mode, count: int) -> _Opened |
     (opened,) = await asker.executor.run_as(asker.claims, opening, read_only=True)
     if not opened.row_count:
         raise place.missing
-    version, model, dimensions, search = opened.rows()[0]
+    version, index, wanted, model, dimensions, search = opened.rows()[0]
     if version is None or model is None or dimensions is None:
         return None
-    return _Opened(version, model.decode(), int(dimensions), search, monotonic() + KNOWN_S)
+    asked_for = None if wanted is None else wanted.decode()
+    known = Wanted(asked_for, model.decode(), (index or b"").decode())
+    return _Opened(version, known, int(dimensions), search, monotonic() + KNOWN_S)
 
 
 async def _check_filter(asker: Asker, question: Question) -> None:

@@ -33,6 +33,7 @@ class CallLine(Struct, frozen=True, omit_defaults=True, kw_only=True):
     user: UUID | None = None
     key: UUID | None = None
     function: str = ""
+    index: str = ""
     endpoint: str
     requested_model: str = ""
     provider: str = ""
@@ -73,6 +74,7 @@ def line_of(settlement: Settlement, trace_id: str | None) -> CallLine:
         user=settlement.user_id,
         key=call.key_id,
         function=call.function or "",
+        index=call.index or "",
         endpoint=call.endpoint,
         requested_model=call.requested_model,
         provider=call.provider,

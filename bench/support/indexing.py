@@ -17,11 +17,10 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg import sql
 
-from butterbase.ai.embedders.local import LocalEmbedder
+from butterbase.ai.embedders.local import AT_ONCE, LocalEmbedder
 from butterbase.ai.embedders.tokens import open_tokenizer
 from butterbase.cli.setup import set_up
 from butterbase.projections.chunking import chunk
-from butterbase.projections.indexes.lanes import BATCH_COUNT_MAX
 from butterbase.sql.apps import FIRST_APP
 
 from .installation import Installation, installed, streaming
@@ -302,8 +301,8 @@ async def _embed_alone(models: Path, passages: Sequence[str]) -> float:
     embedder = LocalEmbedder.load(models, threads=1)
     await embedder.embed(["warm"])
     began_s = time.perf_counter()
-    for first in range(0, len(passages), BATCH_COUNT_MAX):
-        await embedder.embed(passages[first : first + BATCH_COUNT_MAX])
+    for first in range(0, len(passages), AT_ONCE.texts_max):
+        await embedder.embed(passages[first : first + AT_ONCE.texts_max])
     took_s = time.perf_counter() - began_s
     await embedder.close()
     return took_s

@@ -5,9 +5,12 @@ ButterbaseError
 ├── RowTooLargeError     a row has more text than is indexed
 ├── RowUnreadableError   a row cannot be cut
 ├── RowError             a row's passages could not be written
-└── ModelChangedError    the index has vectors of another model
+├── ModelChangedError    the index has vectors of another model
+└── EmbedderError
+    └── MixedModelsError  what the model answers with are not vectors of the index's model
 """
 
+from butterbase.projections.embedder import EmbedderError
 from butterbase.sql.errors import ButterbaseError
 
 
@@ -33,3 +36,12 @@ class ModelChangedError(ButterbaseError):
     """The index has vectors of another model."""
 
     code = "index_model_changed"
+
+
+class MixedModelsError(EmbedderError):
+    """The vectors are of another model than those of the index."""
+
+    code = "index_models_mixed"
+    concerns_all = True
+    retry_after_s = 300.0
+    """It may have cost money."""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from psycopg import AsyncConnection
 
-from butterbase.projections.embedder import EmbeddingModel
+from butterbase.projections.embedder import Embedders, EmbeddingModel, is_of_app
 from butterbase.projections.indexes.errors import (
     ModelChangedError,
     RowTooLargeError,
@@ -49,14 +49,18 @@ class Loaded(Struct):
     held_up: dict[int, ButterbaseError | None] = {}
     """Versions of which nothing can be done now, and why. None: they are cleared away."""
 
+    @property
+    def rows(self) -> list[Waiting]:
+        """Those that something became of."""
+        return [work.row for work in self.works] + self.settled + [row for row, _ in self.failed]
+
 
 class Loader:
     def __init__(
-        self, conn: AsyncConnection, sources: Sources, model: EmbeddingModel, tokenizer: Tokenizer
+        self, conn: AsyncConnection, sources: Sources, embedders: Embedders, tokenizer: Tokenizer
     ) -> None:
-        """`model` is the installation's."""
         self._conn, self._sources = conn, sources
-        self._model, self._tokenizer = model, tokenizer
+        self._embedders, self._tokenizer = embedders, tokenizer
         self._order = itertools.count()
 
     async def load(self, rows: Sequence[Waiting], bytes_max: int) -> Loaded:
@@ -144,19 +148,22 @@ class Loader:
             byte_count=0 if source is None else source.byte_count,
             order=next(self._order),
         )
-        if work.missing and self._is_of_other_model(version):
+        if work.missing and not self._has_model(version):
             loaded.held_up[version.id] = ModelChangedError(
-                f"the index has vectors of {version.model}, and the model is {self._model.name}"
+                f"the index has vectors of {version.model}, and the model is"
+                f" {self._embedders.model.name}"
             )
         else:
             loaded.works.append(work)
 
-    def _is_of_other_model(self, version: Version) -> bool:
-        if version.model is None:
-            return False
-        if version.wanted_model not in (None, self._model.name):
-            return version.model != version.wanted_model
-        return (version.model, version.dimensions) != (self._model.name, self._model.dimensions)
+    def _has_model(self, version: Version) -> bool:
+        """Whether the installation has it still. Of an app's that is seen when it is asked."""
+        if version.model is None or version.dimensions is None:
+            return True
+        if is_of_app(self._embedders.installed, version.wanted):
+            return True
+        known = EmbeddingModel(version.model, version.dimensions)
+        return self._embedders.installed(version.model) == known
 
 
 def _cut_all(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from psycopg import AsyncConnection, sql
 
+from butterbase.projections.embedder import EmbeddingModel
 from butterbase.projections.indexes.marks import Key
 from butterbase.projections.indexes.passages import Difference, Stored
 from butterbase.projections.indexes.versions import Version
@@ -97,6 +98,7 @@ _SET_MODEL: Final = """
 update ai.index_versions set model = %(model)s, dimensions = %(dimensions)s
 where id = %(version)s and model is null
 """
+_MODEL: Final = "select model, dimensions from ai.index_versions where id = %(version)s"
 
 
 class Publication(Struct, frozen=True):
@@ -176,14 +178,19 @@ async def stage(
         await cursor.execute(_PROGRESS, {**row, "embedded": embedded, "total": total})
 
 
-async def set_model(conn: AsyncConnection, version: int, model: str, dimensions: int) -> None:
-    """Where it is not known yet."""
-    values = {"version": version, "model": model, "dimensions": dimensions}
+async def set_model(
+    conn: AsyncConnection, version: int, model: EmbeddingModel
+) -> EmbeddingModel | None:
+    """Where it is not known yet; what it is. None: the version is cleared away."""
+    values = {"version": version, "model": model.name, "dimensions": model.dimensions}
     await conn.execute(_SET_MODEL, values)
+    row = await (await conn.execute(_MODEL, values)).fetchone()
+    return None if row is None else EmbeddingModel(*row)
 
 
-async def publish(conn: AsyncConnection, rows: Sequence[Publication]) -> None:
-    """All in one transaction. Rows that have changed in between are left as they are."""
+async def publish(conn: AsyncConnection, rows: Sequence[Publication]) -> int:
+    """All in one transaction; how many. Rows that have changed in between are left as they are."""
+    published_count = 0
     async with conn.transaction():
         locked = await _lock(conn, rows)
         counts: dict[int, _Counts] = {}
@@ -202,24 +209,30 @@ async def publish(conn: AsyncConnection, rows: Sequence[Publication]) -> None:
                 count.passages += row.passage_count - (state.passage_count or 0)
                 count.tokens += tokens
                 count.rows += (row.source_hash is not None) - (state.passage_count is not None)
-        await _insert(conn, fresh)
-        for version, count in sorted(counts.items()):
-            values = {"passages": count.passages, "tokens": count.tokens, "rows": count.rows}
-            await conn.execute(_COUNT, {"version": version, **values})
+                published_count += 1
+        # At once, since nothing is asked: each answer that is waited for delays the readers.
+        async with conn.pipeline():
+            await _insert(conn, fresh)
+            for version, count in sorted(counts.items()):
+                values = {"passages": count.passages, "tokens": count.tokens, "rows": count.rows}
+                await conn.execute(_COUNT, {"version": version, **values})
+    return published_count
 
 
 async def _lock(
     conn: AsyncConnection, rows: Sequence[Publication]
 ) -> dict[tuple[int, Key], _State]:
     ids = sorted({row.version.id for row in rows})
-    cursor = await conn.execute(_LOCK_VERSIONS, {"versions": ids})
-    alive = [id_ for (id_,) in await cursor.fetchall()]
     wanted = msgspec.json.encode([(row.version.id, row.key) for row in rows]).decode()
-    cursor = await conn.execute(_LOCK_ROWS, {"rows": wanted, "versions": alive})
-    return {
-        (version, tuple(key)): _State(done_generation, count)
-        for version, key, done_generation, count in await cursor.fetchall()
-    }
+    async with conn.pipeline():
+        versions = await conn.execute(_LOCK_VERSIONS, {"versions": ids})
+        states = await conn.execute(_LOCK_ROWS, {"rows": wanted, "versions": ids})
+        alive = {id_ for (id_,) in await versions.fetchall()}
+        return {
+            (version, tuple(key)): _State(done_generation, count)
+            for version, key, done_generation, count in await states.fetchall()
+            if version in alive
+        }
 
 
 async def _replace(conn: AsyncConnection, row: Publication) -> int:

@@ -37,6 +37,14 @@ where not waiting.version_id = any(%(without)s)
 order by r.priority, r.turn, r.marked_at
 limit %(limit)s
 """
+_PUBLISHED: Final = """
+select version_id, key, generation, done_generation, priority, attempts, source_hash, passage_count,
+  passages_total is not null
+from ai.index_rows
+where version_id = %(version)s and generation <> done_generation and passage_count > 0
+  and generation > %(after)s
+order by generation limit %(limit)s
+"""
 # Of a later state of the row nothing is said.
 _FAIL: Final = """
 update ai.index_rows
@@ -92,6 +100,15 @@ async def waiting_rows(
     return [Waiting(version, tuple(key), *more) for version, key, *more in rows]
 
 
+async def published_rows(
+    conn: AsyncConnection, version: int, *, after: int, limit: int
+) -> list[Waiting]:
+    """Marked rows that have passages of a state before, in the order of their generations."""
+    values = {"version": version, "after": after, "limit": limit}
+    rows = await (await conn.execute(_PUBLISHED, values)).fetchall()
+    return [Waiting(version_id, tuple(key), *more) for version_id, key, *more in rows]
+
+
 async def settle(conn: AsyncConnection, rows: Sequence[Waiting]) -> None:
     """What is published of them is what they are."""
     settled = [(row.version_id, row.key, row.generation) for row in rows]
@@ -137,4 +154,6 @@ async def blame(
 
 
 def _told(error: ButterbaseError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+    # It is read by users as well.
+    message = error.public_message
+    return f"{message} ({error.hint})" if error.hint else message

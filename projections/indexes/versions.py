@@ -9,14 +9,16 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
 from butterbase.ingest.changes import QualifiedName
+from butterbase.projections.embedder import Wanted
 
 # A table that is gone has no name. Zero rows: the versions were cleared away.
 _VERSIONS: Final = """
-select v.id, v.index_id, i.kind, v.passages, v.model, v.dimensions, i.model as wanted_model,
+select v.id, v.index_id, i.kind, v.passages, v.model, v.dimensions, v.wanted_model,
   v.chunk_tokens, v.overlap_tokens, v.language, i.collection_id,
   n.nspname as source_schema, c.relname as source_table,
   i.key_columns, keys.types as key_types, i.text_columns, i.filter_columns,
-  i.active_version is not distinct from v.id and i.building_version is null as is_latest
+  i.active_version is not distinct from v.id and i.building_version is null as is_latest,
+  i.name as index_name, i.owner_id, v.error is not null as is_blamed
 from ai.index_versions v
 join ai.indexes i on i.id = v.index_id
 left join pg_class c on c.oid = i.source
@@ -39,7 +41,7 @@ class Version(Struct, frozen=True):
     """None until something was embedded."""
     dimensions: int | None
     wanted_model: str | None
-    """None: the installation's, whichever that is."""
+    """As the index named it then; None: the installation's, whichever that is."""
     chunk_tokens: int
     overlap_tokens: int
     language: str
@@ -53,6 +55,16 @@ class Version(Struct, frozen=True):
     filter_columns: list[str]
     is_latest: bool
     """Whether it is in use, and no other is made beside it."""
+    index_name: str | None = None
+    """None: of a collection."""
+    owner_id: UUID | None = None
+    is_blamed: bool = False
+    """Whether an error is written down for it."""
+
+    @property
+    def wanted(self) -> Wanted:
+        label = self.index_name or f"collection:{self.collection_id}"
+        return Wanted(self.wanted_model, self.model, label, self.owner_id)
 
     @property
     def table(self) -> sql.Identifier:

@@ -48,6 +48,11 @@ class Work:
     def is_complete(self) -> bool:
         return not self.waiting
 
+    @property
+    def at_model_count(self) -> int:
+        """Passages that are at the model now."""
+        return self.waiting - len(self.missing)
+
     def take(self) -> Passage:
         return self.missing.popleft()
 

@@ -2,9 +2,11 @@
 
 -- name: open_collection
 -- $1: a collection's name, of which ai.collection_named says what it stands for; $2: the mode; $3:
--- how many passages. The text of the search is null where the version has no passages yet, or
--- ai.search_version is to decide how it is made. No row when there is no such collection.
-select v.id, v.model, v.dimensions,
+-- how many passages. What the index is called and its model as it was asked for are for whoever
+-- makes the question's vector. The text of the search is null where the version has no passages yet,
+-- or ai.search_version is to decide how it is made. No row when there is no such collection.
+select v.id, coalesce(i.name, 'collection:' || i.collection_id), v.wanted_model, v.model,
+  v.dimensions,
   case when v.model is not null and not ai.is_guarded(i)
     then ai.search_query(v, i, $2, $3::int, true, 'true') end
 from ai.indexes i
@@ -13,7 +15,8 @@ where i.collection_id = ai.collection_named($1);
 
 -- name: open_index
 -- The same of an index of columns.
-select v.id, v.model, v.dimensions,
+select v.id, coalesce(i.name, 'collection:' || i.collection_id), v.wanted_model, v.model,
+  v.dimensions,
   case when v.model is not null and not ai.is_guarded(i)
     then ai.search_query(v, i, $2, $3::int, true, 'true') end
 from ai.indexes i

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from psycopg import AsyncConnection, sql
 
 from butterbase.ingest.slot import ensure_slot
-from butterbase.projections.embedder import EmbeddingModel
+from butterbase.projections.embedder import BatchLimits, EmbeddingModel, Wanted
 from butterbase.projections.embeddings import Embeddings
-from butterbase.projections.indexes.indexer import Indexer, IndexerLimits
+from butterbase.projections.indexes.indexer import Indexer
+from butterbase.projections.indexes.session import IndexerLimits
 from butterbase.projections.runner import ProjectionRunner
 from butterbase.projections.tokens import EstimatedTokens, Tokenizer
 from butterbase.sql.cluster import LoginRole
@@ -34,13 +35,22 @@ def vector_of(text: str, dimensions: int = 8) -> npt.NDArray[np.float32]:
 class Model:
     """Embedders of one, and that one."""
 
+    limits = BatchLimits()
+
     def __init__(self, name: str = "test", dimensions: int = 8) -> None:
         self.model = EmbeddingModel(name, dimensions)
         self.asked: list[Sequence[str]] = []
         self.before: Callable[[Sequence[str]], Any] = lambda _: None
         """Called with each batch; what it returns is waited for, and may raise."""
 
-    async def get(self, model: str | None = None) -> "Model":
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def installed(self, name: str) -> EmbeddingModel | None:
+        return self.model if name == self.model.name else None
+
+    async def get(self, wanted: Wanted) -> "Model":
         return self
 
     async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

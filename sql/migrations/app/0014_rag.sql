@@ -81,11 +81,13 @@ create table ai.indexes (
   name text check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$'),
   -- Without a foreign key: the passages outlive the collection until they are cleared away.
   collection_id uuid unique,
+  -- The collection's; of an index of columns null.
+  owner_id uuid,
   source regclass,
   key_columns text[] not null,
   text_columns text[] not null,
   filter_columns text[] not null default '{}',
-  -- What the next version is made with. Model: null is the installation's.
+  -- What the next version is made with. Model: as it was asked for, null is the installation's.
   model text,
   chunk_tokens integer not null check (chunk_tokens between 16 and 4000),
   overlap_tokens integer not null check (overlap_tokens >= 0 and overlap_tokens * 2 < chunk_tokens),
@@ -109,7 +111,9 @@ create table ai.index_versions (
   number integer not null,
   -- The table in schema ai that has its passages: chunks, or one of its own.
   passages text not null,
-  -- Null until the model was opened for the first time.
+  -- As it was asked for when the version began: an alias of the app's may lead elsewhere by now.
+  wanted_model text,
+  -- Whose vectors it has; null until there are some.
   model text,
   dimensions integer check (dimensions > 0),
   chunk_tokens integer not null,
@@ -242,8 +246,8 @@ begin
   select * into strict index from ai.indexes i where i.id = begin_version.index_id for update;
   update ai.index_versions set state = 'retired' where id = index.building_version;
   insert into ai.index_versions
-    (index_id, number, passages, chunk_tokens, overlap_tokens, language)
-  select index.id, 1 + coalesce(max(v.number), 0), 'chunks',
+    (index_id, number, passages, wanted_model, chunk_tokens, overlap_tokens, language)
+  select index.id, 1 + coalesce(max(v.number), 0), 'chunks', index.model,
     index.chunk_tokens, index.overlap_tokens, index.language
   from ai.index_versions v where v.index_id = index.id
   returning id into version;
@@ -346,13 +350,17 @@ begin
         hint = 'select cfgname from pg_ts_config lists those there are';
   end if;
   if tg_op = 'INSERT' then
-    insert into ai.indexes (kind, collection_id, key_columns, text_columns,
+    insert into ai.indexes (kind, collection_id, owner_id, key_columns, text_columns,
       model, chunk_tokens, overlap_tokens, language)
-    values ('collection', new.id, '{id}', '{content}', new.model, new.chunk_tokens,
+    values ('collection', new.id, new.owner_id, '{id}', '{content}', new.model, new.chunk_tokens,
       new.overlap_tokens, coalesce(new.language, ai.default_language()))
     returning id into index;
     perform ai.begin_version(index);
-  elsif (new.model, new.chunk_tokens, new.overlap_tokens, new.language)
+    return new;
+  end if;
+  update ai.indexes set owner_id = new.owner_id
+  where collection_id = new.id and owner_id is distinct from new.owner_id;
+  if (new.model, new.chunk_tokens, new.overlap_tokens, new.language)
       is distinct from (old.model, old.chunk_tokens, old.overlap_tokens, old.language) then
     update ai.indexes set model = new.model, chunk_tokens = new.chunk_tokens,
       overlap_tokens = new.overlap_tokens,

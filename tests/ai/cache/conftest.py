@@ -26,7 +26,7 @@ from butterbase.ai.seams import Asking, Fresh, Lookup
 from butterbase.ai.settings import AiSettings
 from butterbase.ai.wire.form import ChatAnswer, Choice, Text, Usage
 from butterbase.ai.wire.wires import CLIENT_WIRES
-from butterbase.projections.embedder import EmbedderError, EmbeddingModel
+from butterbase.projections.embedder import BatchLimits, EmbedderError, EmbeddingModel
 from butterbase.sql.migrate import migrate, read_migrations
 from butterbase.sql.pipeline import Executor
 from butterbase.sql.secrets import MasterKey
@@ -44,6 +44,8 @@ class FakeEmbedder:
     """Texts that begin with the same word are near each other."""
 
     model = EmbeddingModel("fake", 384)
+    name = "fake"
+    limits = BatchLimits()
 
     def __init__(self) -> None:
         self.count = 0

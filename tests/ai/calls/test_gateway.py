@@ -47,6 +47,7 @@ async def test_an_ok_call_is_one_event_with_the_reported_usage(
         "requested_model": "gpt-test",
         "key_id": None,
         "function": None,
+        "index": None,
         "attempts": 1,
         "cache_write_tokens": 0,
         # 19 tokens at 5 and 10 at 25 dollars a million: nobody knows the price of this model.
