@@ -21,7 +21,7 @@ from butterbase.ai.documents.errors import (
     ParserError,
 )
 from butterbase.ai.http.body import BodyTooLargeError
-from butterbase.ai.rag_errors import (
+from butterbase.ai.rag.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     DocumentNotFoundError,

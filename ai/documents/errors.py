@@ -19,7 +19,7 @@ RagError
 
 from typing import ClassVar
 
-from butterbase.ai.rag_errors import RagError
+from butterbase.ai.rag.errors import RagError
 
 
 class DocumentError(RagError):

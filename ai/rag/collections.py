@@ -6,12 +6,12 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from butterbase.ai.rag.requests import CheckModel, Name, answer, read, run_all
-from butterbase.ai.rag_errors import (
+from butterbase.ai.rag.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     RagRequestError,
 )
+from butterbase.ai.rag.requests import CheckModel, Name, answer, read, run_all
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError
 from butterbase.sql.pipeline import Result, Statement

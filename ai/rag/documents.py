@@ -13,6 +13,13 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from butterbase.ai.documents.settings import DocumentSettings
+from butterbase.ai.rag.errors import (
+    CollectionNotFoundError,
+    DocumentNotFoundError,
+    DocumentNotParsedError,
+    NothingToIngestError,
+    RagRequestError,
+)
 from butterbase.ai.rag.ingestion import (
     Ingestion,
     Text,
@@ -22,13 +29,6 @@ from butterbase.ai.rag.ingestion import (
     read_ingestion,
 )
 from butterbase.ai.rag.requests import answer, document_id, read, run_all
-from butterbase.ai.rag_errors import (
-    CollectionNotFoundError,
-    DocumentNotFoundError,
-    DocumentNotParsedError,
-    NothingToIngestError,
-    RagRequestError,
-)
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.pipeline import Result, Statement
 from butterbase.sql.pipeline.statement import Value, bytea

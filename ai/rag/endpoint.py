@@ -31,9 +31,9 @@ from butterbase.ai.http.connection import (
 from butterbase.ai.http.departures import Departures, Receive
 from butterbase.ai.rag.answering import candidate_count, reply
 from butterbase.ai.rag.asking import Models
+from butterbase.ai.rag.errors import RagRequestError
 from butterbase.ai.rag.search import Asker, Place, Question, Searcher
 from butterbase.ai.rag.vectors import Questioner, QuestionVectors
-from butterbase.ai.rag_errors import RagRequestError
 
 BODY_BYTES_MAX = 256 * 1024
 

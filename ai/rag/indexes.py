@@ -9,8 +9,8 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from butterbase.ai.rag.errors import IndexExistsError, IndexNotFoundError
 from butterbase.ai.rag.requests import CheckModel, Name, answer, read
-from butterbase.ai.rag_errors import IndexExistsError, IndexNotFoundError
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError
 from butterbase.sql.pipeline import Executor, Result, Statement

@@ -20,8 +20,8 @@ from butterbase.ai.documents.fetching import check_address, check_url
 from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.documents.types import media_type, type_of
 from butterbase.ai.http.body import BodyTooLargeError, read_body
+from butterbase.ai.rag.errors import RagRequestError, StorageObjectError
 from butterbase.ai.rag.requests import decode, read
-from butterbase.ai.rag_errors import RagRequestError, StorageObjectError
 
 FIELD_BYTES_MAX = 64 * 1024
 """Of a multipart field besides the file."""

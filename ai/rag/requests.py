@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 from msgspec import Meta
 
 from butterbase.ai.http.body import BodyTooLargeError, decode_json, read_body
-from butterbase.ai.rag_errors import DocumentNotFoundError, RagRequestError
+from butterbase.ai.rag.errors import DocumentNotFoundError, RagRequestError
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.pipeline import Executor, Result, Statement
 

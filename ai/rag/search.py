@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from butterbase.ai.cache.store import write_vector
 from butterbase.ai.embedders.errors import EmbeddingMismatchError
-from butterbase.ai.rag.vectors import Vector
-from butterbase.ai.rag_errors import (
+from butterbase.ai.rag.errors import (
     CollectionNotFoundError,
     IndexNotFoundError,
     RagError,
     RagRequestError,
 )
+from butterbase.ai.rag.vectors import Vector
 from butterbase.projections.embedder import EmbedderError, Wanted
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.claims import Claims

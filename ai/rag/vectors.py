@@ -11,7 +11,7 @@ from butterbase.ai.embedders.gateway import Asker, embed, served_model
 from butterbase.ai.embedders.lazy import LazyEmbedder
 from butterbase.ai.embedders.vectors import Vectors
 from butterbase.ai.errors import AiError
-from butterbase.ai.rag_errors import RagModelError
+from butterbase.ai.rag.errors import RagModelError
 from butterbase.projections.embedder import EmbedderError, Wanted, is_of_app
 
 Vector: TypeAlias = Vectors
