@@ -186,8 +186,13 @@ def _raised(failure: Failure) -> DocumentError:
 async def _end(process: Process, feeding: "asyncio.Task[None]") -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
+    transport = getattr(process, "_transport", None)
+    if transport is not None:
+        # `wait` is for the ends of the pipes as well, and of one that is not read there is none:
+        # https://github.com/python/cpython/issues/119710
+        for number in (0, 1):
+            transport.get_pipe_transport(number).close()
     await process.wait()
     await asyncio.gather(feeding, return_exceptions=True)
-    transport = getattr(process, "_transport", None)
     if transport is not None:
         transport.close()
