@@ -18,6 +18,7 @@ from butterbase.ingest.slot import ensure_slot, read_resyncs
 from butterbase.projections.projection import Projection
 from butterbase.projections.runner import ProjectionRunner
 from butterbase.projections.status import LogStatus, ProjectionStatus, RealtimeStatus
+from butterbase.sql.cancelling import check_cancelled
 from butterbase.sql.errors import DatabaseUnavailableError, SettingError
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ async def begin(
                 lsn = await (ensure_slot(conn, log.slot) if make_slot is None else make_slot(conn))
                 return Beginning(lsn, len(await read_resyncs(conn, log.slot)))
         except (psycopg.OperationalError, DatabaseUnavailableError, SettingError) as error:
+            check_cancelled()
             logger.warning("%s: %s; trying again", log.slot, error)
             await asyncio.sleep(RETRY_S)
 

@@ -31,6 +31,7 @@ from butterbase.projections.sweeper import Sweeper
 from butterbase.projections.usage import UsageProjection
 from butterbase.realtime.sockets.connection import AppRealtime
 from butterbase.sql.apps import App
+from butterbase.sql.cancelling import check_cancelled
 from butterbase.sql.cluster import Cluster, LoginRole
 from butterbase.sql.errors import ButterbaseError
 
@@ -226,6 +227,7 @@ class Streams:
                 logger.error("app %s: its log is not read: %s (%s)", app.id, error, error.hint)
             except Exception:
                 logger.exception("app %s: its log is not read", app.id)
+            check_cancelled()
             stream.is_settled.set()
             await asyncio.sleep(APP_RETRY_S)
             stream = self._open(followed)

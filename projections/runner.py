@@ -23,6 +23,7 @@ from butterbase.projections.backlog import Backlog, Limits
 from butterbase.projections.checkpoint import advance_checkpoint, lock_checkpoint, read_checkpoint
 from butterbase.projections.projection import Projection
 from butterbase.projections.renewal import resync
+from butterbase.sql.cancelling import check_cancelled
 from butterbase.sql.errors import ButterbaseError
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class ProjectionRunner:
                 logger.warning("projection %s: %s; trying again", self.name, error)
             except Exception:
                 logger.exception("projection %s failed; trying again", self.name)
+            check_cancelled()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_LONGEST_S)
 

@@ -28,6 +28,7 @@ from butterbase.ai.documents.jobs import Job, Stage
 from butterbase.ai.documents.parsing import File, Parsing
 from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.documents.types import DocumentType, charset_of, type_of
+from butterbase.sql.cancelling import check_cancelled
 from butterbase.sql.listening import Listener
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class DocumentWorker:
                     await jobs.release_all(conn)
                 return
             except psycopg.Error as error:
+                check_cancelled()
                 logger.warning("documents wait: %s", str(error).strip())
                 await asyncio.sleep(RETRY_S)
 
@@ -131,6 +133,7 @@ class DocumentWorker:
                 if job is None:
                     free.release()
             if job is None:
+                check_cancelled()
                 await self._idle(stage, wait_s)
             else:
                 self._last_owner[stage] = job.owner_id

@@ -23,6 +23,7 @@ from butterbase.projections.indexes.session import IndexerLimits, Session
 from butterbase.projections.indexes.sources import Sources
 from butterbase.projections.indexes.upkeep import Upkeep
 from butterbase.projections.tokens import Tokenizer
+from butterbase.sql.cancelling import check_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Indexer:
                 logger.warning("indexing waits: %s", error)
             except Exception:
                 logger.exception("indexing failed; trying again")
+            check_cancelled()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, self._limits.retry_longest_s)
 
