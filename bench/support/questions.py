@@ -10,7 +10,7 @@ index and the same `hnsw.ef_search`.
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -21,8 +21,8 @@ from msgspec import Raw, Struct
 from pgvector.psycopg import register_vector
 
 from butterbase.ai.cache.store import write_vector
-from butterbase.ai.rag.search import CANDIDATES_MIN, Asker, Place, Question, Searcher
-from butterbase.projections.embedder import EmbeddingModel
+from butterbase.ai.rag.search import CANDIDATES_MIN, Asker, Embed, Place, Question, Searcher
+from butterbase.projections.embedder import EmbeddingModel, Wanted
 from butterbase.projections.indexes.upkeep import Upkeep
 from butterbase.sql.claims import AUTHENTICATED, SERVICE_ROLE, Claims, claims_for_role
 from butterbase.sql.cluster import LoginRole
@@ -71,18 +71,14 @@ class Corpus(Struct, frozen=True):
     question_texts: list[str]
 
 
-class _Embedder:
+def _knowing(corpus: Corpus) -> Embed:
     """Knows the vectors of the questions."""
+    vectors = dict(zip(corpus.question_texts, corpus.questions, strict=True))
 
-    def __init__(self, corpus: Corpus) -> None:
-        self._vectors = dict(zip(corpus.question_texts, corpus.questions, strict=True))
-        self.model = MODEL
+    async def embed(_wanted: Wanted, text: str) -> Vectors:
+        return vectors[text]
 
-    async def get(self, _model: str | None = None) -> "_Embedder":
-        return self
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        return np.stack([self._vectors[text] for text in texts])
+    return embed
 
 
 def measure(
@@ -124,8 +120,8 @@ class _Measurement:
         claims = json.dumps({"sub": str(USER), "role": AUTHENTICATED})
         self._asker = Asker("main", executor, Claims(AUTHENTICATED, claims, str(USER)))
         self._corpus = corpus
-        embedder: Any = _Embedder(corpus)
-        self._searcher = Searcher(embedder)
+        self._embed = _knowing(corpus)
+        self._searcher = Searcher()
         self._plain = _PLAIN.format(version=version, dimensions=DIMENSIONS, top_k=TOP_K).encode()
         self._count = len(corpus.question_texts)
 
@@ -184,7 +180,9 @@ class _Measurement:
             text = self._corpus.question_texts[number]
             question = Question(query=text, top_k=TOP_K, **options)
             place = Place("collection", "large")
-            return await self._searcher.find(self._asker, place, question, count=TOP_K)
+            return await self._searcher.find(
+                self._asker, place, question, count=TOP_K, embed=self._embed
+            )
 
         return ask
 
