@@ -145,8 +145,8 @@ async def test_of_two_who_sign_up_neither_has_the_account_by_asking_again(post: 
     for password in ("the stranger's", PASSWORD, "the stranger's"):
         post.forget_limits()
         await post.ask("signup", {"email": ANA, "password": password})
-    mails = [await post.mail() for _ in range(3)]
-    assert (await post.verify(type="email", token_hash=mails[-1].token)).status_code == 200
+        mail = await post.mail()  # several at a time may arrive in any order
+    assert (await post.verify(type="email", token_hash=mail.token)).status_code == 200
     for password in ("the stranger's", PASSWORD):
         assert (await post.sign_in(password=password)).status_code == 400
 
