@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test fuzz-stream check fix lock clean
+.PHONY: help install up demo test fuzz-stream check coverage fix lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,7 +41,10 @@ check: install ## What CI runs: lint, format, import rules, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --cov $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
+
+coverage: install ## Run the tests, and tell which lines they leave out
+	$(BIN)/pytest -n auto --cov --cov-report=term:skip-covered $(ARGS)
 
 bench-%: install ## Run bench/NAME.py, e.g. make bench-rest (ARGS="--json out.json")
 	$(BIN)/python bench/$*.py $(ARGS)

@@ -329,7 +329,7 @@ def test_the_ledger_is_what_its_model_is(money: Database) -> None:
         run_state_machine_as_test(
             lambda: LedgerMachine(money, runner),  # type: ignore[arg-type]  # any that makes one
             settings=settings(
-                max_examples=40,
+                max_examples=20,
                 stateful_step_count=30,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
