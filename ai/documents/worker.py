@@ -43,6 +43,7 @@ RETRY_S = 1.0
 PROGRESS_S = 1.0
 LEASE_MARGIN_S = 60.0
 GIVE_BACK_S = 2.0
+GIVE_BACK_PAUSE_S = 0.05
 
 
 class DocumentSlots:
@@ -158,9 +159,9 @@ class DocumentWorker:
             # Its lease runs out, or is released by who begins next.
             logger.warning("document %s waits: %s", job.document_id, str(error).strip())
         except asyncio.CancelledError:
-            with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_S), pool.connection() as conn:
-                    await jobs.give_back(conn, job)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await _give_back(job, pool)
             raise
         finally:
             self._slots.free[job.stage].release()
@@ -237,6 +238,19 @@ class _Reporter:
                     await jobs.report_progress(
                         conn, self._job, done=latest.pages_done, total=latest.page_count
                     )
+
+
+async def _give_back(job: Job, pool: "AsyncConnectionPool[AsyncConnection]") -> None:
+    """Until it is done: where all work is cancelled at once, the cancellation of a statement may
+    come late, and hit this one on the same connection.
+    """
+    while True:
+        try:
+            async with pool.connection() as conn:
+                await jobs.give_back(conn, job)
+            return
+        except psycopg.Error:
+            await asyncio.sleep(GIVE_BACK_PAUSE_S)
 
 
 @contextlib.asynccontextmanager

@@ -312,6 +312,21 @@ async def test_functions_of_the_developers_search_as_their_caller(
     assert (await call("find_notes", bo))["code"] == "42704"
 
 
+@pytest.mark.usefixtures("ana")
+async def test_who_has_no_collections_asks_an_index_of_a_table_that_all_may_read(
+    asking: Api,
+) -> None:
+    with published(asking.installation) as passages:
+        passages.index("posts", TEXTS, [user_id(passages)] * len(TEXTS))
+        passages.conn.execute("grant select on posts to anon")
+        passages.conn.execute("create policy anyone on posts to anon using (true)")
+    body = {"query": "whale", "mode": "text"}
+    path = "/v1/main/rag/indexes/posts/query"
+    found = await asking.client.post(path, json=body, headers=asking.anon)
+    assert found.status_code == 200, found.text
+    assert TEXTS[0].content in [passage["content"] for passage in found.json()["passages"]]
+
+
 async def test_vectors_of_another_model_are_not_compared(asking: Api, ana: dict[str, str]) -> None:
     refused = await asking.client.post(PATH, json={"query": "whale"}, headers=ana)
     assert refused.json()["code"] == "embedder_model_unknown"

@@ -363,13 +363,17 @@ begin
 end
 $$;
 
--- Whether policies hide passages one by one.
+-- Whether policies hide passages one by one. Branches, not a case: who asks a table's index may have
+-- no privilege on collections.
 create function ai.is_guarded(index ai.indexes) returns boolean
-language sql stable as $$
-  select case index.kind
-    when 'columns' then row_security_active(index.source)
-    else exists (select from ai.collections c
-      where c.id = index.collection_id and c.access_mode = 'custom') end
+language plpgsql stable as $$
+begin
+  if index.kind = 'columns' then
+    return row_security_active(index.source);
+  end if;
+  return exists (select from ai.collections c
+    where c.id = index.collection_id and c.access_mode = 'custom');
+end
 $$;
 
 -- The mode that is meant. Raises where the parts of a question do not fit.
