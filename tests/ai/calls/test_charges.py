@@ -73,7 +73,7 @@ async def test_a_provider_that_tells_nothing_more_is_not_waited_for(
 ) -> None:
     upstream.script = stream(chunk("abcd"), chunk("efgh", finish="stop"), None)
     await leave_at(harness, b'"stop"')
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await upstream.last.left.wait()
     event = await harness.the_event()
     assert (event["usage_source"], event["completion_tokens"]) == ("estimated", 2)

@@ -195,7 +195,7 @@ async def test_a_client_that_leaves_a_silent_stream_cancels_the_provider(
         client.stream("POST", harness.chat_path, json=CHAT) as response,
     ):
         await anext(response.aiter_bytes())
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await upstream.last.left.wait()
     event = await harness.the_event()
     assert (event["status"], event["http_status"]) == ("cancelled", 200)
@@ -210,7 +210,7 @@ async def test_a_client_that_leaves_before_the_first_token_cancels_the_provider(
     call = asyncio.create_task(harness.chat(stream=True))
     await upstream.arrived.wait()
     call.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await upstream.last.left.wait()
     event = await harness.the_event()
     assert (event["status"], event["http_status"]) == ("cancelled", None)
@@ -266,7 +266,7 @@ async def test_of_many_clients_that_leave_each_call_is_cancelled_and_recorded(
             await anext(response.aiter_bytes())
 
     await asyncio.gather(*[leave() for _ in range(60)])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await asyncio.gather(*[request.left.wait() for request in upstream.received])
     events = await harness.the_events()
     assert [event["status"] for event in events] == ["cancelled"] * 60
@@ -278,7 +278,7 @@ async def test_a_stream_that_goes_on_after_its_end_is_over(
 ) -> None:
     """The provider closes neither the stream nor the connection."""
     upstream.script = stream(chunk("a", finish="stop"), DONE, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         response = await harness.chat(stream=True)
     assert without_cost(response.content) == chunk("a", finish="stop") + DONE
     assert (await harness.the_event())["status"] == "ok"
@@ -291,6 +291,6 @@ async def test_a_client_that_leaves_while_a_retry_waits_ends_the_call(
     call = asyncio.create_task(harness.chat(stream=True))
     await upstream.arrived.wait()
     call.cancel()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         event = await harness.the_event()
     assert (event["status"], event["attempts"], event["cost_nanos"]) == ("cancelled", 1, 0)
