@@ -96,7 +96,7 @@ async def test_who_waits_may_leave(worker: Worker) -> None:
 async def test_who_is_cancelled_while_it_looks_leaves_nobody_waiting(
     worker: Worker, other: Worker
 ) -> None:
-    for _ in range(20):
+    for _ in range(8):
         first, second = (asyncio.create_task(w.find()) for w in (worker, other))
         await asyncio.sleep(0)
         first.cancel()
