@@ -33,6 +33,7 @@ _NICKNAMES: Final = {
 _EVERY: Final = re.compile(r"@every\s+(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,9})s)?")
 _UNITS_S: Final = (24 * 3600, 3600, 60, 1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_SPAN: Final = timedelta(hours=1)
 
 
 class Schedule(Protocol):
@@ -41,7 +42,7 @@ class Schedule(Protocol):
         ...
 
     def backwards(self, at: datetime) -> Iterator[datetime]:
-        """Times that were due at `at` and before, the latest first, without end."""
+        """Times that were due at `at` and before, the latest first, as far back as 1970."""
         ...
 
 
@@ -72,10 +73,17 @@ class Fields(Struct, frozen=True):
         return None if found is None else found.astimezone(UTC)
 
     def backwards(self, at: datetime) -> Iterator[datetime]:
-        # The reverse search begins before the minute that it is given.
-        start = at.astimezone(self.zone).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        for found in CronSim(self.expression, start, reverse=True):
-            yield found.astimezone(UTC)
+        # Forwards, in spans that grow: CronSim's own search backwards mistakes the hour that is
+        # there twice.
+        end, span = at, _FIRST_SPAN
+        while end > _EPOCH:
+            start = max(end - span, _EPOCH)
+            yield from reversed(self._between(start, end))
+            end, span = start, 2 * span
+
+    def _between(self, start: datetime, end: datetime) -> list[datetime]:
+        forwards = CronSim(self.expression, start.astimezone(self.zone))
+        return list(takewhile(lambda at: at <= end, (at.astimezone(UTC) for at in forwards)))
 
 
 def parse_schedule(text: str, time_zone: str = "UTC") -> Schedule:
