@@ -13,21 +13,8 @@ from psycopg import AsyncConnection, sql
 
 from butterbase.ingest.changes import Relation
 from butterbase.ingest.row_changes import Image
-from butterbase.sql.change_filters import Operator, Term
+from butterbase.sql.change_filters import PATTERNS, SIGNS, Term
 
-_SIGNS: Final[dict[Operator, str]] = {
-    "eq": "=",
-    "neq": "<>",
-    "lt": "<",
-    "lte": "<=",
-    "gt": ">",
-    "gte": ">=",
-    "like": "~~",
-    "ilike": "~~*",
-    "match": "~",
-    "imatch": "~*",
-}
-_PATTERNS: Final = ("like", "ilike", "match", "imatch")
 _WORDS: Final = {"null": "null", "true": "true", "false": "false", "unknown": "unknown"}
 _ENUM: Final = "e"
 
@@ -134,10 +121,10 @@ def condition(
         case "in":
             parts = [_compared(left, "=", _value(column)) for _ in term.values]
             held = sql.SQL(" or ").join(parts) if parts else sql.SQL("false")
-        case operator if operator in _PATTERNS:
-            held = _compared(left, _SIGNS[operator], sql.SQL("%s::text"))
+        case operator if operator in PATTERNS:
+            held = _compared(left, PATTERNS[operator], sql.SQL("%s::text"))
         case operator:
-            held = _compared(left, _SIGNS[operator], _value(column))
+            held = _compared(left, SIGNS[operator], _value(column))
     return sql.SQL("(not ({}))" if term.is_negated else "({})").format(held)
 
 

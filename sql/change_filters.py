@@ -24,6 +24,24 @@ OPERATORS: Final[dict[str, Operator]] = {name: name for name in get_args(Operato
 WORDS: Final = ("null", "true", "false", "unknown")
 """What `is` compares with."""
 
+Sign: TypeAlias = Literal["=", "<>", "<", "<=", ">", ">="]
+SIGNS: Final[dict[Operator, Sign]] = {
+    "eq": "=",
+    "neq": "<>",
+    "lt": "<",
+    "lte": "<=",
+    "gt": ">",
+    "gte": ">=",
+}
+"""What Postgres calls the comparisons of values with each other."""
+PATTERNS: Final[dict[Operator, str]] = {
+    "like": "~~",
+    "ilike": "~~*",
+    "match": "~",
+    "imatch": "~*",
+}
+"""And those of texts with patterns."""
+
 TERM_COUNT_MAX: Final = 20
 VALUE_COUNT_MAX: Final = 100
 """In a list."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from butterbase.ai.embedders import minilm
+from butterbase.ai.embedders.vectors import Vectors
 from butterbase.projections.embedder import BatchLimits, EmbedderError, EmbeddingModel
 
 TEXT_CHARS_MAX = 8192
@@ -27,7 +27,6 @@ CALL_TOKENS = 8
 AT_ONCE = BatchLimits(texts_max=32, chars_max=4_000)
 """A text takes as long in a batch as alone; so a small one is soon free for what is urgent."""
 
-Vectors: TypeAlias = npt.NDArray[np.float32]
 TokenIds: TypeAlias = list[int]
 Result = TypeVar("Result")
 

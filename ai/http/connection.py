@@ -4,8 +4,9 @@ still there, and its answer, whole or as a stream.
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from butterbase.ai.calls.call import Header
 from butterbase.ai.errors import ClientLeftError
@@ -21,12 +22,17 @@ EVENT_STREAM: Header = (b"content-type", b"text/event-stream; charset=utf-8")
 
 _EXPOSED = (b"access-control-expose-headers", b"*")
 _ANY_ORIGIN = (b"access-control-allow-origin", b"*")
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+    (b"access-control-max-age", b"86400"),
+]
+_ALLOW_HEADERS = b"access-control-allow-headers"
 # Proxies such as nginx would gather the events.
 _UNBUFFERED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class Connection:
-    """The gateway's client. Its task is cancelled when it leaves."""
+    """The gateway's client. What is awaited within is cancelled when it leaves."""
 
     def __init__(
         self, departures: Departures, headers: Headers, receive: Receive, bytes_max: int
@@ -59,14 +65,18 @@ class Connection:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
         raise BodyTooLargeError(f"the body is larger than {self._bytes_max} bytes")
 
-    def forgive(self) -> None:
-        """The task is to go on as if it had not been cancelled."""
-        assert self._stay is not None
-        self._stay.task.uncancel()
+    def __enter__(self) -> Self:
+        return self
 
-    def end(self) -> None:
-        if self._stay is not None:
-            self._departures.end(self._stay)
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """What a client's leaving has cancelled ends here, without an error."""
+        if self._stay is None:
+            return False
+        self._departures.end(self._stay)
+        if not self.has_left or not isinstance(error, asyncio.CancelledError):
+            return False
+        self._stay.task.uncancel()
+        return True
 
 
 def text_of(headers: Headers, name: bytes) -> str | None:
@@ -80,13 +90,18 @@ def added_headers(headers: Headers, request_id: str) -> list[Header]:
     return [*added, _ANY_ORIGIN, _EXPOSED] if b"origin" in headers else added
 
 
-def preflight(headers: Headers) -> list[Header]:
-    asked = headers.get(b"access-control-request-headers", b"*")
-    return [
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-        (b"access-control-allow-headers", asked),
-        (b"access-control-max-age", b"86400"),
-    ]
+async def answer_other(
+    send: Send, method: str, allowed: str, headers: Headers, added: list[Header]
+) -> bool:
+    """Answer a request of another method than the allowed one. Returns whether it was one."""
+    if method == allowed:
+        return False
+    if method == "OPTIONS":
+        asked = headers.get(b"access-control-request-headers", b"*")
+        await send_whole(send, 200, [*_PREFLIGHT, (_ALLOW_HEADERS, asked), *added], b"")
+    else:
+        await send_whole(send, 405, [(b"allow", allowed.encode()), *added], b"")
+    return True
 
 
 async def send_answer(

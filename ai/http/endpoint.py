@@ -4,7 +4,6 @@ It stands before Falcon, which neither tells when a client leaves nor lets that 
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
@@ -24,9 +23,8 @@ from butterbase.ai.http.connection import (
     Scope,
     Send,
     added_headers,
-    preflight,
+    answer_other,
     send_answer,
-    send_whole,
     text_of,
 )
 from butterbase.ai.http.departures import Departures, Receive
@@ -79,23 +77,13 @@ class AiEndpoint:
         headers: Headers = dict(reversed(scope["headers"]))
         request_id = self._request_id_of(text_of(headers, b"x-request-id"))
         added = added_headers(headers, request_id)
-        endpoint, method = PATHS.get(path), scope["method"]
-        if method == "OPTIONS":
-            await send_whole(send, 200, [*preflight(headers), *added], b"")
-        elif method != ("GET" if endpoint is None else "POST"):
-            allowed = b"GET" if endpoint is None else b"POST"
-            await send_whole(send, 405, [(b"allow", allowed), *added], b"")
-        else:
-            connection = Connection(self._departures, headers, receive, self._bytes_max)
-            asked = _Asked(app_id, path, endpoint, headers, request_id)
-            try:
-                await self._serve(asked, connection, send, added)
-            except asyncio.CancelledError:
-                if not connection.has_left:
-                    raise
-                connection.forgive()
-            finally:
-                connection.end()
+        endpoint = PATHS.get(path)
+        allowed = "GET" if endpoint is None else "POST"
+        if await answer_other(send, scope["method"], allowed, headers, added):
+            return
+        asked = _Asked(app_id, path, endpoint, headers, request_id)
+        with Connection(self._departures, headers, receive, self._bytes_max) as connection:
+            await self._serve(asked, connection, send, added)
 
     async def _serve(
         self, asked: "_Asked", connection: Connection, send: Send, added: list[Header]

@@ -3,8 +3,6 @@
 Falcon neither tells nor lets that end a stream; see ai/http/endpoint.py.
 """
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias
@@ -12,7 +10,6 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from butterbase.ai.calls.call import Header
 from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.calls.passage import Answer
 from butterbase.ai.http.body import decode_json
@@ -23,9 +20,8 @@ from butterbase.ai.http.connection import (
     Scope,
     Send,
     added_headers,
-    preflight,
+    answer_other,
     send_answer,
-    send_whole,
     text_of,
 )
 from butterbase.ai.http.departures import Departures, Receive
@@ -44,8 +40,6 @@ Render: TypeAlias = Callable[[Exception, Asker | None], Answer]
 """An error as an answer; without an asker where the error is about who asks."""
 
 _QUESTION = msgspec.json.Decoder(Question)
-
-_log = logging.getLogger(__name__)
 
 
 class QueryEndpoint:
@@ -71,24 +65,13 @@ class QueryEndpoint:
     ) -> None:
         headers: Headers = dict(reversed(scope["headers"]))
         request_id = self._request_id_of(text_of(headers, b"x-request-id"))
-        added: list[Header] = added_headers(headers, request_id)
-        if scope["method"] == "OPTIONS":
-            await send_whole(send, 200, [*preflight(headers), *added], b"")
+        added = added_headers(headers, request_id)
+        if await answer_other(send, scope["method"], "POST", headers, added):
             return
-        if scope["method"] != "POST":
-            await send_whole(send, 405, [(b"allow", b"POST"), *added], b"")
-            return
-        connection = Connection(self._departures, headers, receive, BODY_BYTES_MAX)
-        try:
+        with Connection(self._departures, headers, receive, BODY_BYTES_MAX) as connection:
             asked = _Asked(app_id, place, headers, request_id)
             answer = await self._answer(asked, connection)
             await send_answer(send, answer.status, answer.headers + added, answer.body)
-        except asyncio.CancelledError:
-            if not connection.has_left:
-                raise
-            connection.forgive()
-        finally:
-            connection.end()
 
     async def _answer(self, asked: "_Asked", connection: Connection) -> Answer:
         asker: Asker | None = None

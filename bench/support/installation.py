@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from . import by_hand
 
 API = (sys.executable, "-m", "butterbase.cli", "api")
 STREAM = (sys.executable, "-m", "butterbase.cli", "stream")
+FUNCTIONS = (sys.executable, "-m", "butterbase.cli", "functions", "serve")
 BY_HAND = (
     *(sys.executable, "-m", "uvicorn", "support.by_hand:app", "--host=127.0.0.1"),
     *("--loop=uvloop", "--http=httptools", "--no-access-log", "--log-level=warning"),
@@ -113,27 +114,24 @@ def installed() -> Iterator[Installation]:
 
 
 @contextmanager
-def serving(installation: Installation, settings: Mapping[str, str] | None = None) -> Iterator[Api]:
-    """`butterbase api` with one worker, without the stream process, which no request needs.
-
-    Raises RuntimeError when it does not come up.
+def running(
+    installation: Installation, command: Sequence[str], settings: Mapping[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the installation, of its own session. Its log is printed where what is done
+    beside it fails.
     """
-    port = free_port(0)
-    assert port is not None
-    log = installation.directory / "api.log"
+    log = installation.directory / f"{command[-1]}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            API,
-            env={**environment(installation, port), **(settings or {})},
+            command,
+            env=settings,
             cwd=installation.directory,  # where no butterbase.toml is
             stdin=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
         )
     try:
-        api = Api(port, process.pid, installation.keys)
-        _wait_until_ready(f"{api.url}/healthz", process)
-        yield api
+        yield process
     except BaseException:
         print(log.read_text()[-2_000:])
         raise
@@ -147,33 +145,33 @@ def serving(installation: Installation, settings: Mapping[str, str] | None = Non
 
 
 @contextmanager
+def serving(installation: Installation, settings: Mapping[str, str] | None = None) -> Iterator[Api]:
+    """`butterbase api` with one worker, without the stream process, which no request needs.
+
+    Raises RuntimeError when it does not come up.
+    """
+    port = free_port(0)
+    assert port is not None
+    environ = {**environment(installation, port), **(settings or {})}
+    with running(installation, API, environ) as process:
+        api = Api(port, process.pid, installation.keys)
+        _wait_until_ready(f"{api.url}/healthz", process)
+        yield api
+
+
+@contextmanager
 def streaming(installation: Installation) -> Iterator[tuple[int, int]]:
     """`butterbase stream`: the port of its websockets, and its process. It may not be ready yet."""
     port = free_port(0)
     assert port is not None
-    log = installation.directory / "stream.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            STREAM,
-            env={
-                **environment(installation, port),
-                "BUTTERBASE_STREAM_PORT": str(port),
-                # Those of the sink before may not be known to be gone yet.
-                "BUTTERBASE_REALTIME_CONNECTIONS": "25000",
-            },
-            cwd=installation.directory,
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
+    environ = {
+        **environment(installation, port),
+        "BUTTERBASE_STREAM_PORT": str(port),
+        # Those of the sink before may not be known to be gone yet.
+        "BUTTERBASE_REALTIME_CONNECTIONS": "25000",
+    }
+    with running(installation, STREAM, environ) as process:
         yield port, process.pid
-    except BaseException:
-        print(log.read_text()[-2_000:])
-        raise
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager

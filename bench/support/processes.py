@@ -1,16 +1,14 @@
 """The functions process of an installation, and the memory of what it started."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from .installation import Installation, environment
+from .installation import FUNCTIONS, Installation, environment, running
 
-FUNCTIONS: Final = (sys.executable, "-m", "butterbase.cli", "functions", "serve")
 READY: Final = 4
 READY_WITHIN_S: Final = 60.0
 
@@ -46,25 +44,10 @@ def functions_serving(
     installation: Installation, port: int, *, ready: int = READY
 ) -> Iterator[FunctionsProcess]:
     """`butterbase functions serve` beside the api at that port."""
-    log = installation.directory / "functions.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            FUNCTIONS,
-            env={**environment(installation, port), "BUTTERBASE_FUNCTIONS_READY": str(ready)},
-            cwd=installation.directory,
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
+    settings = {**environment(installation, port), "BUTTERBASE_FUNCTIONS_READY": str(ready)}
+    with running(installation, FUNCTIONS, settings) as process:
         _wait_listening(installation.directory / "functions.sock", process)
         yield FunctionsProcess(process.pid)
-    except BaseException:
-        print(log.read_text()[-2_000:])
-        raise
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _wait_listening(path: Path, process: "subprocess.Popen[bytes]") -> None:

@@ -6,10 +6,8 @@ is flushed: the figures are up to a millisecond too long, and never too short.
 """
 
 import asyncio
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Final
 
 import httpx
@@ -17,13 +15,20 @@ import psycopg
 
 from butterbase.cli.setup import set_up
 
-from .installation import STREAM, Installation, environment, installed, serving
+from .installation import (
+    FUNCTIONS,
+    STREAM,
+    Installation,
+    environment,
+    installed,
+    running,
+    serving,
+)
 from .statistics import percentile
 
 EVENTS_PER_S: Final = 50
 WARM_UP_COUNT: Final = 50
 DONE_WITHIN_S: Final = 60.0
-FUNCTIONS: Final = (*STREAM[:-1], "functions", "serve")
 
 SCHEMA: Final = (
     "create table events (id bigint generated always as identity primary key, body text)"
@@ -48,7 +53,8 @@ def measure(seconds: int = 10) -> dict[str, float]:
             conn.execute(SCHEMA)
         api = stack.enter_context(serving(installation))
         for command in (STREAM, FUNCTIONS):
-            stack.enter_context(_process(installation, api.port, *command))
+            settings = environment(installation, api.port)
+            stack.enter_context(running(installation, command, settings))
         answer = httpx.post(
             f"{api.url}/v1/main/functions",
             json={
@@ -90,25 +96,3 @@ def _lags(installation: Installation, count: int) -> list[float]:
             time.sleep(0.1)
         conn.execute("truncate functions.logs")
     return sorted(lag for (lag,) in rows)
-
-
-@contextmanager
-def _process(installation: Installation, port: int, *command: str) -> Iterator[None]:
-    log = installation.directory / f"{command[-1]}.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command,
-            env=environment(installation, port),
-            cwd=installation.directory,
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
-        yield
-    except BaseException:
-        print(log.read_text()[-2_000:])
-        raise
-    finally:
-        process.terminate()
-        process.wait()

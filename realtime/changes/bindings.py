@@ -12,8 +12,14 @@ from msgspec.structs import replace
 from psycopg.sql import SQL
 
 from butterbase.realtime.changes.access import Access, AccessColumn, Catalog
-from butterbase.realtime.changes.comparing import LIKE_THE_LOG, PATTERNS, compared, pattern_type
-from butterbase.realtime.changes.filters import ENDS_WITH_ESCAPE, Operator, Term, ends_with_escape
+from butterbase.realtime.changes.comparing import LIKE_THE_LOG, compared, pattern_type
+from butterbase.realtime.changes.filters import (
+    ENDS_WITH_ESCAPE,
+    PATTERNS,
+    Operator,
+    Term,
+    ends_with_escape,
+)
 from butterbase.realtime.changes.matching import ALL, Binding
 from butterbase.realtime.changes.subscriptions import ChangeRequest
 from butterbase.realtime.errors import InvalidSubscriptionError

@@ -17,8 +17,8 @@ from psycopg.sql import SQL, Composable
 
 from butterbase.ingest.session import TEXT_SETTINGS
 from butterbase.realtime.changes.access import QUERY_CANCELED, AccessColumn
-from butterbase.realtime.changes.conditions import SIGNS, Comparison, Missing, Shape, Told
-from butterbase.realtime.changes.filters import WORDS, Operator
+from butterbase.realtime.changes.conditions import Comparison, Missing, Shape, Told
+from butterbase.realtime.changes.filters import PATTERNS, SIGNS, WORDS, Operator
 from butterbase.realtime.changes.pauses import Pauses
 from butterbase.sql.claims import claims_for_role
 from butterbase.sql.errors import DatabaseError
@@ -32,12 +32,6 @@ LIKE_THE_LOG: Final = tuple(
     for name, value in TEXT_SETTINGS.items()
 )
 
-PATTERNS: Final[dict[Operator, str]] = {
-    "like": "~~",
-    "ilike": "~~*",
-    "match": "~",
-    "imatch": "~*",
-}
 _OPERATORS: Final[dict[Operator, str]] = {
     **SIGNS,
     **PATTERNS,

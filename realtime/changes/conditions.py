@@ -28,19 +28,10 @@ from butterbase.realtime.changes.compiled.nodes import (
     Not,
     Or,
 )
-from butterbase.realtime.changes.compiled.nodes import Operator as Sign
 from butterbase.realtime.changes.compiled.policies import kind_of
-from butterbase.realtime.changes.filters import Operator, Term
+from butterbase.realtime.changes.filters import SIGNS, Operator, Term
 from butterbase.realtime.changes.matching import Image
 
-SIGNS: Final[dict[Operator, Sign]] = {
-    "eq": "=",
-    "neq": "<>",
-    "lt": "<",
-    "lte": "<=",
-    "gt": ">",
-    "gte": ">=",
-}
 _WORDS: Final = {"null": None, "unknown": None, "true": True, "false": False}
 
 

@@ -5,6 +5,8 @@ from butterbase.sql import change_filters
 from butterbase.sql.change_filters import (
     ENDS_WITH_ESCAPE,
     OPERATORS,
+    PATTERNS,
+    SIGNS,
     WORDS,
     ChangeFilterError,
     Operator,
@@ -15,6 +17,8 @@ from butterbase.sql.change_filters import (
 __all__ = [
     "ENDS_WITH_ESCAPE",
     "OPERATORS",
+    "PATTERNS",
+    "SIGNS",
     "WORDS",
     "Operator",
     "Term",
