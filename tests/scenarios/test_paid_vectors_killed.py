@@ -61,13 +61,6 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    dsn = installation.control.dsn
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
 def streams(
     installation: Installation,
     control: AsyncConnection,

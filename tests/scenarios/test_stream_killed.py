@@ -51,19 +51,6 @@ where exists (select from ai.chunks c where c.document_id = d.id and c.content =
 
 
 @pytest.fixture
-async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    dsn = installation.control.dsn
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-async def main(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    async with await AsyncConnection.connect(installation.main.dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
 def truth(installation: Installation) -> Iterator[Truth]:
     installation.as_owner(EVENTS_TABLE)
     truth = Truth(installation)

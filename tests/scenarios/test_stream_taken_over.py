@@ -1,7 +1,7 @@
 """Of two stream processes the leading one is killed: the other takes over, and clients with it."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,6 @@ from tests.waiting import until
 
 TAKE_OVER_S = 15.0
 """On an idle machine it is two; five are promised."""
-
-
-@pytest.fixture
-async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    dsn = installation.control.dsn
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

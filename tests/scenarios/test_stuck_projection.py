@@ -4,7 +4,7 @@ BUTTERBASE_FUZZ_ROUNDS=20 makes it a million changes.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,6 @@ TOTALS = """
 select count(*), count(distinct id), coalesce(bool_and(follows), true)
 from (select id, id > lag(id, 1, 0) over (order by place) as follows from public.{}) ledger
 """
-
-
-@pytest.fixture
-async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    dsn = installation.control.dsn
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-async def main(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    async with await AsyncConnection.connect(installation.main.dsn, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ class PostgrestApp:
         self._request_ids = RequestIds()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.config = sources.read()
+        self._read_count = 0
+        self._applied = 0
+        """The number of the reading that `config` is of."""
         # What is set is the number of connections of the server.
         self.connection_count_max = max(1, self.config.db_pool // worker_count)
         self._executor = open_executor(self.config, connection_count_max=self.connection_count_max)
@@ -111,7 +114,7 @@ class PostgrestApp:
     async def _reload_config(self) -> None:
         old = self.config
         try:
-            self._apply(await self._read_config())
+            self._apply(*await self._read_config())
         except ButterbaseError as error:
             logger.error("the configuration stays as it was: %s", error)
             return
@@ -122,14 +125,14 @@ class PostgrestApp:
     async def _load(self) -> SchemaCache:
         began_s = time.monotonic()
         try:
-            config = await self._config_to_load()
+            number, config = await self._config_to_load()
             cache = await load_schema_cache(
                 self._executor,
                 schemas=config.db_schemas,
                 extra_search_path=config.db_extra_search_path,
                 hoisted_settings=config.db_hoisted_tx_settings,
             )
-            self._apply(config)
+            self._apply(number, config)
         except Exception as error:
             self.is_current = False
             self.failed_count += 1
@@ -151,20 +154,26 @@ class PostgrestApp:
         )
         return cache
 
-    async def _config_to_load(self) -> PostgrestConfig:
+    async def _config_to_load(self) -> tuple[int, PostgrestConfig]:
         """The settings as they are now, or as they were where they are wrong now."""
         try:
             return await self._read_config()
         except (SettingError, DatabaseError) as error:
             logger.error("the configuration stays as it was: %s", error)
-            return self.config
+            return self._applied, self.config
 
-    async def _read_config(self) -> PostgrestConfig:
-        config = self.config
+    async def _read_config(self) -> tuple[int, PostgrestConfig]:
+        """The settings as they are now, and the number of this reading."""
+        self._read_count += 1
+        number, config = self._read_count, self.config
         found = await read_settings(self._executor, config) if config.db_config else {}
-        return self._sources.reread(config, found)
+        return number, self._sources.reread(config, found)
 
-    def _apply(self, config: PostgrestConfig) -> None:
+    def _apply(self, number: int, config: PostgrestConfig) -> None:
+        """Unless what was read later is in force by now: a schema takes its time to load."""
+        if number < self._applied:
+            return
+        self._applied = number
         if config == self.config:
             return
         settings = token_settings(config)
