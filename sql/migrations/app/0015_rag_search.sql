@@ -268,8 +268,8 @@ $$;
 -- nothing is filtered out or hidden one by one.
 --
 -- Both halves are fused by their scores, each made a share of its best: similarity counts from that
--- of the last candidate on, by 0.6, and words by 0.4. Where the best passage has less than half of
--- the question's words, they count less: in a small collection one common word would else move any
+-- of the last candidate on, by 0.6, and words by 0.4. Where the best passage has less than 0.6 of the
+-- question's words, they count less: in a small collection one common word would else move any
 -- passage to the front. 1 is the most. docs/benchmarks.md has the figures, beside those of fusion by
 -- reciprocal rank, which does worse than vectors alone where words are the much weaker half.
 create function ai.search_query(
@@ -318,9 +318,9 @@ language sql immutable set search_path = '' as $$
     case mode when 'text' then 'w.score' when 'vector' then '-n.rank'
       else '0.6 * case when n.id is null then 0 else'
         ' coalesce((n.similarity - best.least) / nullif(best.most - best.least, 0), 1) end'
-        ' + 0.4 * coalesce(w.coverage * least(2, 1 / best.coverage), 0)' end,
+        ' + 0.4 * coalesce(w.coverage / greatest(0.6, best.coverage), 0)' end,
     case mode when 'vector' then 'p.similarity' else 'c.score' end, top_k)
-  from greatest(100, top_k) kept
+  from greatest(100, 2 * top_k) kept
 $$;
 
 -- `present`: passages of documents that were deleted, which lie there until they are cleared away,

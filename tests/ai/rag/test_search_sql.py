@@ -109,7 +109,7 @@ def test_both_halves_are_fused_by_their_share_of_the_best(
         words, possible = bm25_and_most(texts, asked)
         best = max(words.values(), default=0)
         for place, score in words.items():
-            scores[place] += 0.4 * score / best * min(1, 2 * best / possible)
+            scores[place] += 0.4 * score / max(0.6 * possible, best)
         found = passages.scored("notes", query=" ".join(asked), embedding=vector, top_k=ALL)
         assert dict(found) == pytest.approx(scores, abs=1e-5)
         assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
