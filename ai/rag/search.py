@@ -1,6 +1,6 @@
 """A question → passages: by words, by meaning, by both, as the caller.
 
-How is said in sql/migrations/app/0015_rag_search.sql. For a version of an index, Postgres makes the
+How is said in sql/migrations/app/0019_search.sql. For a version of an index, Postgres makes the
 text of the search, with what would else mislead its planner written into it; it is then prepared
 once a connection, as any statement is.
 """

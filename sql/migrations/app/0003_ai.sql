@@ -1,4 +1,4 @@
--- Collections of documents, and the documents. What follows from them is in 0014_rag.sql.
+-- Collections of documents, and the documents. What follows from them is in 0014_passages.sql.
 -- Lock: none; everything is new.
 
 create table ai.collections (
