@@ -16,16 +16,15 @@ _FLAGS: Final = (
 _NOWHERE: Final = "/dev/null/deno"
 """A cache would keep for one function what another has put there."""
 
+_SCRIPTS: Final = ("guest_channel.js", "guest_platform.js", "guest_context.js", "guest.js")
+"""One after the other: the last one runs as soon as it is read."""
+
 
 @functools.cache
 def script() -> str:
     """The whole script, as a URL: so nothing of a file system is needed to read it."""
     package = files("butterbase.api.functions.runtime")
-    # The context first: the second one runs as soon as it is read.
-    text = "".join(
-        package.joinpath(name).read_text(encoding="utf-8")
-        for name in ("guest_context.js", "guest.js")
-    )
+    text = "\n".join(package.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return "data:application/javascript;base64," + base64.b64encode(text.encode()).decode()
 
 

@@ -34,7 +34,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,65536}")
 _HEADER_COUNT_MAX: Final = 200
 _THROWN_CHARS_MAX: Final = 32 * 1024
-"""Of each part of an error. guest.js sends less."""
+"""Of each part of an error. guest_platform.js sends less."""
 
 
 class ResponseHead(Struct, frozen=True):

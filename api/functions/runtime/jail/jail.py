@@ -94,7 +94,7 @@ def enter(
 
 
 def _take_descriptors(enclosure: Enclosure, channel_fd: int, stderr_fd: int) -> None:
-    """The channel is standard input and output: guest.js needs nothing else."""
+    """The channel is standard input and output: the script needs nothing else."""
     # High first: what is to be moved may lie where something is to go.
     channel, stderr, executable = (
         _high(fd) for fd in (channel_fd, stderr_fd, enclosure.executable_fd)
