@@ -199,7 +199,7 @@ def create_app(
         observers=(CallLog(),) if ai_settings.ai_log_calls else (),
     )
     configs = AiConfigs(apps.control, cluster.master_key, ai_settings, seams=seams)
-    ledger = Ledger(apps.control)
+    ledger = Ledger(apps.control, default_plan=ai_settings.ai_default_plan)
     gateway = Gateway(ai_settings, configs, ledger, seams=seams)
     backend = AppBackend(apps, operators, functions_url=settings.local_url)
     agent = Agent(gateway, backend, apps.control)

@@ -49,7 +49,7 @@ class _Opened:
             connection_count_max=CONNECTION_COUNT_MAX,
         )
         ai = settings.ai
-        self._ledger = Ledger(self._control)
+        self._ledger = Ledger(self._control, default_plan=ai.ai_default_plan)
         seams = Seams(observers=(CallLog(),) if ai.ai_log_calls else ())
         configs = AiConfigs(self._control, cluster.master_key, ai, seams=seams)
         self.gateway = Gateway(ai, configs, self._ledger, seams=seams)

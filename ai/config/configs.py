@@ -178,7 +178,8 @@ class AiConfigs:
         return True
 
     async def _shown(self, app_id: str, row: ConfigRow) -> AiConfig:
-        money = await read_money(self._control, app_id)
+        default = self._settings.ai_default_plan
+        money = await read_money(self._control, app_id, default_plan=default)
         return AiConfig(
             default_model=row.default_model,
             base_url=row.base_url,

@@ -158,12 +158,17 @@ async def change_money(control: Executor, app_id: str, change: MoneyChange) -> M
     return await read_money(control, app_id)
 
 
-async def read_money(control: Executor, app_id: str) -> MoneyConfig:
-    """Raises DatabaseError, DatabaseUnavailableError."""
+async def read_money(
+    control: Executor, app_id: str, *, default_plan: PlanName = "enterprise"
+) -> MoneyConfig:
+    """`default_plan` is told of an app that was given none, and has not called yet.
+
+    Raises DatabaseError, DatabaseUnavailableError.
+    """
     (result,) = await control.run(Statement(QUERIES["read"], (app_id.encode(),)))
     stored = _STORED.decode(result.value() or b"{}")
     return MoneyConfig(
-        _plan(stored),
+        _plan(stored, default_plan),
         [_budget(row) for row in stored.budgets],
         stored.limits,
         stored.prices or PriceBook(),
@@ -291,9 +296,9 @@ def _limit_row(limit: RateLimit) -> dict[str, object]:
     }
 
 
-def _plan(stored: _Stored) -> Plan:
+def _plan(stored: _Stored, default: PlanName) -> Plan:
     if stored.plan is None or (state := stored.plan_state) is None:
-        return Plan(plan="enterprise" if stored.plan is None else stored.plan.plan)
+        return Plan(default if stored.plan is None else stored.plan.plan)
     overage_nanos = max(0, state.spent_nanos - PRO_INCLUDED_NANOS)
     is_pro = stored.plan.plan == "pro"
     return Plan(

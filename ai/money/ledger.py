@@ -113,10 +113,12 @@ class Ledger:
         self,
         control: Executor,
         *,
-        default_plan: PlanName = "enterprise",
+        default_plan: PlanName,
         pause_s: float = PAUSE_S,
     ) -> None:
-        """`control` is the control database's, as butterbase_service; `pause_s` the journal's."""
+        """`control` is the control database's, as butterbase_service; `default_plan` of apps that
+        were given none; `pause_s` the journal's.
+        """
         self._control = control
         self._default_plan = default_plan
         self._planned: set[str] = set()

@@ -209,7 +209,7 @@ async def running_gateway(
         dsn, min_size=1, max_size=4, open=False, kwargs={"autocommit": True}
     ) as pool:
         configs = AiConfigs(control, MasterKey(b"k" * 32), settings, seams=seams)
-        ledger = Ledger(control)
+        ledger = Ledger(control, default_plan="enterprise")
         gateway = Gateway(settings, configs, ledger, seams=seams)
         falcon: App[Request, Response] = App(middleware=[TestCallers()])
         add_routes(falcon, configs, pool)

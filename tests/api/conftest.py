@@ -58,6 +58,7 @@ async def running(
     installation: Installation,
     settings: ApiSettings,
     *,
+    ai: AiSettings | None = None,
     functions: FunctionsSettings | None = None,
     **documents: Any,
 ) -> AsyncIterator[Api]:
@@ -65,7 +66,7 @@ async def running(
     app = create_app(
         installation.cluster,
         settings,
-        AiSettings(),
+        ai or AiSettings(),
         EmbedderSettings(),
         DocumentSettings(**documents),
         models_dir=MODELS_DIR,

@@ -149,7 +149,7 @@ from butterbase.sql.pipeline import Executor
 from tests.ai.money.conftest import ADMISSION
 
 async def main():
-    ledger = Ledger(Executor(sys.argv[1]))
+    ledger = Ledger(Executor(sys.argv[1]), default_plan="enterprise")
     await ledger.beat()
     for _ in range(10):
         await ledger.admit(uuid4(), ADMISSION)

@@ -58,7 +58,7 @@ async def test_spent_is_the_sum_of_the_events_however_often_the_stream_is_killed
     await set_up(cluster, database=installation.main.name)  # its slots
     control = Executor(cluster.dsn(LoginRole.SERVICE, cluster.control_database))
     checking = Executor(cluster.dsn(LoginRole.STREAM, cluster.control_database))
-    ledger = Ledger(control)
+    ledger = Ledger(control, default_plan="enterprise")
     limit = ADMITTED_COUNT * NANO
 
     async with await AsyncConnection.connect(installation.control.dsn, autocommit=True) as conn:

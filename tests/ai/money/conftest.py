@@ -174,5 +174,5 @@ def commit_of(row: tuple[Any, ...]) -> Commit:
 @pytest.fixture
 async def books(money: Database) -> AsyncIterator[Books]:
     executor = Executor(as_role(money, SERVICE), connection_count_max=4)
-    yield Books(money, executor, Ledger(executor))
+    yield Books(money, executor, Ledger(executor, default_plan="enterprise"))
     await executor.close()

@@ -28,7 +28,7 @@ def admit_in_a_process(dsn: str, count: int, seed: int) -> list[UUID]:
 
 async def admit_many(dsn: str, count: int, chance: random.Random) -> list[UUID]:
     executor = Executor(dsn, connection_count_max=4)
-    ledger = Ledger(executor)
+    ledger = Ledger(executor, default_plan="enterprise")
 
     async def admit() -> UUID | None:
         call_id = uuid4()

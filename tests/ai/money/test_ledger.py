@@ -287,7 +287,7 @@ async def test_requests_beyond_a_minutes_number_are_refused(books: Books) -> Non
 async def test_a_limit_is_one_for_all_workers(books: Books, money: Any) -> None:
     put_limit(books, "app", requests=10)
     executors = [Executor(as_role(money, SERVICE)) for _ in range(4)]
-    ledgers = [Ledger(executor) for executor in executors]
+    ledgers = [Ledger(executor, default_plan="enterprise") for executor in executors]
     verdicts = await asyncio.gather(
         *(ledgers[n % 4].admit(uuid4(), ADMISSION, now=NOON) for n in range(40)),
         return_exceptions=True,
@@ -390,7 +390,7 @@ class Losing(Executor):
 @pytest.fixture
 async def losing(books: Books, money: Any) -> Any:
     executor = Losing(as_role(money, SERVICE))
-    books.ledger = Ledger(executor)
+    books.ledger = Ledger(executor, default_plan="enterprise")
     await books.admit(nanos=0)  # the app has its plan
     yield executor
     await executor.close()

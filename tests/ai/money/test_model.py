@@ -106,7 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def _open(self, database: Database) -> Books:
         executor = Executor(as_role(database, SERVICE), connection_count_max=1)
-        return Books(database, executor, Ledger(executor, pause_s=0))
+        return Books(database, executor, Ledger(executor, default_plan="enterprise", pause_s=0))
 
     def teardown(self) -> None:
         self.run(self.books.executor.close())
@@ -278,7 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         for (call_id,) in lost:
             self.recorded[call_id] = self.running.pop(call_id)
-        self.books.ledger = Ledger(self.books.executor, pause_s=0)
+        self.books.ledger = Ledger(self.books.executor, default_plan="enterprise", pause_s=0)
 
     async def _sweep(self) -> int:
         now_s = iter((0.0, 30.0))

@@ -40,7 +40,7 @@ async def executor(money: Database) -> AsyncIterator[Failing]:
 
 @pytest.fixture
 def ledger(executor: Failing) -> Ledger:
-    return Ledger(executor, pause_s=0)
+    return Ledger(executor, default_plan="enterprise", pause_s=0)
 
 
 def settlement(call_id: UUID, request_id: str = "r") -> Settlement:
