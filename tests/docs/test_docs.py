@@ -285,7 +285,7 @@ def test_the_first_steps_of_the_readme_run_as_they_are_written(up_with_provider:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=up_with_provider.directory,
-        env=environment(),
+        env=environment(BUTTERBASE_PORT=str(up_with_provider.port)),
         capture_output=True,
         text=True,
         timeout=120,
@@ -295,6 +295,7 @@ def test_the_first_steps_of_the_readme_run_as_they_are_written(up_with_provider:
         "applied 0001_todos.sql",
         '"title":"buy milk"',
         "ben sees [{'title': 'read the policy', 'done': False}]",
+        '{"open":["buy milk"]}',
         "30 days of leave",
         '"object": "chat.completion"',
         '"groupBy":"model"',  # the call may not be in it yet: usage follows the log
