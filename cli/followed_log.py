@@ -57,9 +57,10 @@ class FollowedLog:
         retention: Retention | None = None,
         on_applied: Callable[[], None] = lambda: None,
         realtime: Callable[[], RealtimeStatus] | None = None,
+        pause_s: float = 0.0,
     ) -> None:
         """`app_id` is None for the control database's; `on_applied` is called when a projection
-        has written something.
+        has written something; `pause_s` is the projections', between two transactions.
         """
 
         def applied() -> None:
@@ -68,7 +69,9 @@ class FollowedLog:
 
         self._beginning = beginning
         self._app_id = app_id
-        self._runners = [ProjectionRunner(p, log, on_applied=applied) for p in projections]
+        self._runners = [
+            ProjectionRunner(p, log, on_applied=applied, pause_s=pause_s) for p in projections
+        ]
         everyone: list[Reader] = [*self._runners, *readers]
         self._workers = [reader for reader in everyone if isinstance(reader, Worker)]
         self._realtime = realtime

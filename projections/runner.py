@@ -47,12 +47,17 @@ class ProjectionRunner:
         *,
         on_applied: Callable[[], None] = lambda: None,
         limits: Limits | None = None,
+        pause_s: float = 0.0,
     ) -> None:
-        """`on_applied` is called after each transaction: rows are new, and `position` has moved."""
+        """`on_applied` is called after each transaction: rows are new, and `position` has moved.
+
+        `pause_s` lies between two transactions: what comes meanwhile goes together.
+        """
         self._projection = projection
         self._log = log
         self._on_applied = on_applied
         self._backlog = Backlog(limits)
+        self._pause_s = pause_s
         self._has_work = asyncio.Event()
 
     @property
@@ -108,6 +113,8 @@ class ProjectionRunner:
             await self._apply(conn, batch)
             self._backlog.forget(batch)
             self._on_applied()
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
         elif self._backlog.missed() is not None:
             await self._read_missed(conn)
         else:

@@ -51,6 +51,15 @@ LOG_BYTES_MAX = 16 * 1024**2
 SOCKET_PATH_BYTES_MAX = 107
 """sockaddr_un.sun_path without its terminating zero, unix(7)."""
 
+# glibc's: by default a session gives its memory back to the kernel at the end of a statement and
+# asks for it again in the next, which takes a quarter of the time of a read of a thousand rows.
+# Once one of the two is set neither adapts itself any more, so both are.
+# https://man7.org/linux/man-pages/man3/mallopt.3.html
+ALLOCATION: Mapping[str, str] = {
+    "MALLOC_TRIM_THRESHOLD_": str(2 * 1024**2),
+    "MALLOC_MMAP_THRESHOLD_": str(1024**2),
+}
+
 # Written into postgresql.conf when the data directory is made; from then on they are the user's.
 FIRST_SETTINGS: Mapping[str, str] = {
     "max_connections": "200",
@@ -220,7 +229,7 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, **ALLOCATION},
                 cwd="/",
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor alone
             )
