@@ -112,6 +112,9 @@ class AlertDelivery:
         except ButterbaseError as error:
             logger.warning("app %s: an alert of a budget is not delivered: %s", app_id, error)
             return False
+        except Exception:  # what is wrong with one app's keeps no other's from being told
+            logger.exception("app %s: an alert of a budget is not delivered", app_id)
+            return False
         return True
 
 

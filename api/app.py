@@ -6,6 +6,7 @@ an endpoint of its own in the place of middleware and resource.
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -82,6 +83,8 @@ from butterbase.sql.errors import ButterbaseError
 
 ControlPool: TypeAlias = "AsyncConnectionPool[AsyncConnection]"
 
+logger = logging.getLogger(__name__)
+
 APP_PREFIX = "/v1/{app_id}"
 DEFAULT_DOCUMENTS = DocumentSettings()
 
@@ -135,6 +138,8 @@ class Lifespan:
             asyncio.create_task(self._cache.run()),
             asyncio.create_task(self._content_log.run()),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_tell_of_end)
 
     async def process_shutdown(self, _scope: object, _event: object) -> None:
         await self._functions.close()
@@ -157,6 +162,14 @@ class Lifespan:
         await self._control.close()
         await self._operators.runtime.close()
         await self._apps.close()
+
+
+def _tell_of_end(task: "asyncio.Task[None]") -> None:
+    """Of what a worker is to do for as long as it lives: else nobody would hear that it does not
+    any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        name = getattr(task.get_coro(), "__qualname__", task.get_name())
+        logger.critical("%s has ended, which this worker needs", name, exc_info=error)
 
 
 def create_app(

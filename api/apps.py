@@ -114,7 +114,7 @@ class Apps:
             for app in list(self._known.values()):
                 if app.tokens.take_use():
                     with suppress(ButterbaseError):  # tokens are judged as before, till next time
-                        await app.auth.configs.get()
+                        await app.auth.configs.renew()
 
     def _reload(self, *app_ids: str) -> None:
         for app_id in app_ids:

@@ -72,9 +72,6 @@ class AnswerCache:
         self._vault = Vault(master_key)
         self._store = Store(control, self._vault, worker or uuid4())
         self._search = MeaningSearch(self._store, open_embedder)
-        self._listener = Listener(
-            listen_dsn, CHANNEL, hear=self._hear, on_listening=self._forget, on_failure=self._forget
-        )
         self._recent = RecentAnswers(bytes_max=settings.ai_cache_memory_bytes_max)
         self._keeper = Keeper(
             self._store,
@@ -82,6 +79,10 @@ class AnswerCache:
             self._recent,
             is_hearing=lambda: self._listener.is_listening,
             clock=clock,
+        )
+        forget = self._keeper.forget_all
+        self._listener = Listener(
+            listen_dsn, CHANNEL, hear=self._hear, on_listening=forget, on_failure=forget
         )
         self.admin = CacheAdmin(control, self._vault)
         self._flights = self._keeper.flights
@@ -139,10 +140,6 @@ class AnswerCache:
     async def sweep(self) -> None:
         """Delete what has expired, and what is too much."""
         await self._store.sweep(bytes_max=self._bytes_max)
-
-    def _forget(self) -> None:
-        # What other workers have deleted meanwhile was not heard of.
-        self._recent.clear()
 
     def _hear(self, payload: str) -> None:
         how, app_id, id_ = payload.split(" ")

@@ -55,3 +55,6 @@ class Counters:
             mine.outcomes.update(tally.outcomes)
             mine.saved_nanos += tally.saved_nanos
             mine.saved_ms += tally.saved_ms
+        for id_, count in taken.uses.items():
+            if id_ in self.uses or len(self.uses) < USE_COUNT_MAX:
+                self.uses[id_] += count

@@ -40,6 +40,8 @@ class Keeper:
         self._is_hearing = is_hearing
         self._clock = clock
         self._purged_s: dict[str, float] = {}
+        self._unheard_s = float("-inf")
+        """Until then deletions may not have been heard of."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def recent(self, question: Question) -> Entry | None:
@@ -48,7 +50,9 @@ class Keeper:
         return self._recent.get(question.id, now_s=self._clock(), oldest_s=question.oldest_s)
 
     def remember(self, question: Question, entry: Entry) -> None:
-        if self._is_hearing():
+        """What was found, or has come, after its question: deleted meanwhile it is not kept."""
+        is_heard_of = self._is_hearing() and self._unheard_s < question.asked_s
+        if is_heard_of and not self._is_purged(question):
             self._recent.put(question.id, entry)
 
     def remember_fresh(self, question: Question, fresh: Fresh) -> Entry | None:
@@ -65,7 +69,7 @@ class Keeper:
         now_s = self._clock()
         entry = Entry(question.app_id, data, now_s, now_s + question.policy.ttl_s)
         is_answered = not question.may_renew and self.recent(question) is not None
-        if not self._is_purged(question) and not is_answered:
+        if not is_answered:
             self.remember(question, entry)
         return entry
 
@@ -81,6 +85,10 @@ class Keeper:
 
         async def write() -> None:
             meaning = lead.meaning or await self._search.read(question.named)
+            if self._is_purged(question):  # while it was read
+                if is_shared:
+                    self.tell_of_drop(question, "f")
+                return
             user_id = question.asking.user_id if question.is_of_user else None
             await self._store.keep(
                 Row(
@@ -122,6 +130,11 @@ class Keeper:
         """Wait for what was started."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def forget_all(self) -> None:
+        """What other workers have deleted until now may not have been heard of."""
+        self._recent.clear()
+        self._unheard_s = self._clock()
 
     def forget_app(self, app_id: str) -> None:
         """Its answers were deleted; those that are under way are of before, and not kept."""

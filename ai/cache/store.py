@@ -161,8 +161,9 @@ class Store:
             ids = sorted(counters.uses)
             counts = ",".join(str(counters.uses[id_]) for id_ in ids)
             statements.append(Statement.of(QUERIES["count_uses"], _array(ids), f"{{{counts}}}"))
-        for statement in statements:
-            await self._control.run(statement)
+        if statements:
+            # All or none: who fails counts the same once more.
+            await self._control.run(*statements)
 
     async def add_sample(
         self,

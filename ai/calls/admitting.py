@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -156,11 +157,13 @@ def _without(chain: Chain, denied: frozenset[str]) -> Chain:
 
 
 async def _unbroken(admission: Coroutine[Any, Any, Verdict]) -> Verdict:
-    """Also for a caller who is cancelled meanwhile: a call is recorded after it was admitted, and
-    never before."""
+    """Also for a caller who is cancelled meanwhile, however often: a call is recorded after it was
+    admitted, and never before. What is reserved behind its event nobody would release."""
     task = asyncio.create_task(admission)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         raise

@@ -109,7 +109,7 @@ class AiConfigs:
             row = self._changed(app_id, before, change)
             try:
                 if await self._save(app_id, before.version, row, change):
-                    self._kept.pop(app_id, None)
+                    self.forget(app_id)
                     return await self._shown(app_id, row)
             except DatabaseError as error:
                 if error.sqlstate == _UNTRANSLATABLE_CHARACTER:
@@ -129,12 +129,14 @@ class AiConfigs:
         if reading is None:
             # A task, since a caller that leaves is not the only one who waits.
             reading = self._reading[app_id] = asyncio.create_task(self._read_app(app_id))
-            reading.add_done_callback(lambda _: self._reading.pop(app_id))
+            reading.add_done_callback(lambda task: self._keep(app_id, task))
         return await asyncio.shield(reading)
 
     def forget(self, app_id: str) -> None:
-        """It has been changed, by another worker."""
+        """It has been changed, by another worker perhaps."""
         self._kept.pop(app_id, None)
+        # What is being read may be of before.
+        self._reading.pop(app_id, None)
 
     async def close(self) -> None:
         reading = list(self._reading.values())
@@ -144,11 +146,17 @@ class AiConfigs:
 
     async def _read_app(self, app_id: str) -> AppConfig:
         read_at_s = self._clock()
-        row = await self._find(app_id)
-        kept = self._kept[app_id] = self._app_config(app_id, row, read_at_s)
+        return self._app_config(app_id, await self._find(app_id), read_at_s)
+
+    def _keep(self, app_id: str, reading: "asyncio.Task[AppConfig]") -> None:
+        if self._reading.get(app_id) is not reading:
+            return
+        del self._reading[app_id]
+        if reading.cancelled() or reading.exception() is not None:
+            return
+        self._kept[app_id] = reading.result()
         if len(self._kept) > KEPT_COUNT_MAX:
             self._kept.pop(next(iter(self._kept)))
-        return kept
 
     async def _find(self, app_id: str) -> ConfigRow:
         (result,) = await self._control.run(Statement.of(QUERIES["read"], app_id))

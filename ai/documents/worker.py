@@ -120,25 +120,28 @@ class DocumentWorker:
         while True:
             self._awake[stage].clear()
             await free.acquire()
-            job = None
+            job = work = None
             try:
                 async with pool.connection() as conn:
                     job = await jobs.take(
                         conn, stage, after=self._last_owner[stage], lease_s=self._lease_s(stage)
                     )
                     wait_s = 0.0 if job else await jobs.next_due_s(conn)
+                if job is not None:
+                    work = group.create_task(self._work(job, pool))
+                    # Not by the work itself: cancelled at once, it does not even begin.
+                    work.add_done_callback(lambda _: free.release())
             except psycopg.Error as error:
                 logger.warning("documents wait: %s", str(error).strip())
                 wait_s = RETRY_S
             finally:
-                if job is None:
+                if work is None:
                     free.release()
             if job is None:
                 check_cancelled()
                 await self._idle(stage, wait_s)
             else:
                 self._last_owner[stage] = job.owner_id
-                group.create_task(self._work(job, pool))
 
     async def _idle(self, stage: Stage, due_s: float | None) -> None:
         wait_s = IDLE_S if due_s is None else min(IDLE_S, max(PAUSE_S_MIN, due_s))
@@ -163,8 +166,6 @@ class DocumentWorker:
                 async with asyncio.timeout(GIVE_BACK_S):
                     await _give_back(job, pool)
             raise
-        finally:
-            self._slots.free[job.stage].release()
 
     async def _try(self, job: Job, pool: "AsyncConnectionPool[AsyncConnection]") -> None:
         try:

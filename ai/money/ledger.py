@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from butterbase.ai.money.config import PlanName
 from butterbase.ai.money.errors import BudgetExceededError, RateLimitedError
-from butterbase.ai.money.journal import PAUSE_S, Journal, Settlement
+from butterbase.ai.money.journal import BATCH_COUNT_MAX, PAUSE_S, Journal, Settlement
 from butterbase.ai.money.refusals import BudgetRefusal, LimitRefusal, shown
 from butterbase.ai.money.turns import Turns
 from butterbase.sql.catalog import load_queries
@@ -260,15 +260,25 @@ class Ledger:
 
     async def write_waiting(self) -> None:
         """Write the events that wait. Raises DatabaseUnavailableError."""
-        for call_id, settlement in list(self._unwritten.items()):
-            try:
-                await self._write(settlement)
-            except DatabaseUnavailableError:
-                raise
-            except Exception as error:
-                # It would fail each time, and hold up those behind it; the log has it.
-                _log.error("request %s: its event is refused: %s", settlement.request_id, error)
-            self._unwritten.pop(call_id, None)
+        waiting = list(self._unwritten.values())
+        # Many at a time: one after another, those of a long outage would take minutes, in which
+        # nothing is heard of this worker, and its calls would be given up.
+        for first in range(0, len(waiting), BATCH_COUNT_MAX):
+            part = map(self._write_waiting, waiting[first : first + BATCH_COUNT_MAX])
+            for failure in await asyncio.gather(*part, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+
+    async def _write_waiting(self, settlement: Settlement) -> None:
+        """Raises DatabaseUnavailableError."""
+        try:
+            await self._write(settlement)
+        except DatabaseUnavailableError:
+            raise
+        except Exception as error:
+            # It would fail each time; the log has it.
+            _log.error("request %s: its event is refused: %s", settlement.request_id, error)
+        self._unwritten.pop(settlement.call_id, None)
 
     async def _is_written(self, settlement: Settlement) -> bool:
         """False while the database is away. Raises DatabaseError."""

@@ -45,13 +45,14 @@ class AuthConfigs:
         self._clock = clock
         self._config: AuthConfig | None = None
         self._read_at_s = 0.0
+        self._read_count = 0
+        self._outdated = 0
+        """The number of the last reading that is not to replace what is known."""
 
     async def get(self) -> AuthConfig:
         """Raises DatabaseUnavailableError."""
         if self._config is None or self._clock() - self._read_at_s >= CACHED_S:
-            self._config = await self._read()
-            self._read_at_s = self._clock()
-            self._on_read(self._config)
+            return await self.renew()
         return self._config
 
     async def change(self, patch: Document, *, audited: Statement, now_s: float) -> AuthConfig:
@@ -77,8 +78,20 @@ class AuthConfigs:
             now_s,
         )
         await self._service.run(write, audited, check=check)
-        self._config = None
+        # Readings under way may be of before.
+        self._config, self._outdated = None, self._read_count
         return await self.get()
+
+    async def renew(self) -> AuthConfig:
+        """As they are now. Raises DatabaseUnavailableError."""
+        self._read_count += 1
+        number, read_at_s = self._read_count, self._clock()
+        config = await self._read()
+        if number <= self._outdated:
+            return self._config or config
+        self._config, self._read_at_s, self._outdated = config, read_at_s, number
+        self._on_read(config)
+        return config
 
     async def _stored(self) -> Document:
         (result,) = await self._service.run(Statement(QUERIES["read_settings"]))

@@ -60,6 +60,8 @@ class Control:
         self._apps: dict[str, FunctionApp] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finding: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
+        """Of two looks at once the older could undo what the newer has found."""
         self._runtime: Runtime | None = None
 
     async def open(self) -> None:
@@ -141,6 +143,10 @@ class Control:
         self._finding = None
 
     async def _look(self) -> None:
+        async with self._looking:
+            await self._look_once()
+
+    async def _look_once(self) -> None:
         (result,) = await self._control.run(_APPS)
         there = set()
         for row in result.rows():

@@ -19,6 +19,7 @@ class Gates:
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._kept: dict[tuple[str, str], tuple[float, Gate]] = {}
+        self._forgotten_count = 0
 
     async def get(self, app: AppRuntime, name: str) -> Gate:
         """Raises FunctionNotFoundError, DatabaseUnavailableError."""
@@ -27,8 +28,10 @@ class Gates:
             return kept[1]
         if not is_name(name):
             raise FunctionNotFoundError(f"there is no function {name[:100]!r}")
-        read_at_s = self._now_s()
+        read_at_s, forgotten_count = self._now_s(), self._forgotten_count
         gate = await read_gate(app.service, name)
+        if forgotten_count != self._forgotten_count:
+            return gate  # what was read may be of before
         if len(self._kept) >= _KEPT_COUNT_MAX:
             self._kept.clear()
         self._kept[app.id, name] = read_at_s, gate
@@ -36,3 +39,4 @@ class Gates:
 
     def forget(self, app_id: str, name: str) -> None:
         self._kept.pop((app_id, name), None)
+        self._forgotten_count += 1

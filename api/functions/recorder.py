@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from butterbase.api.errors import UnknownAppError
 from butterbase.api.functions.runtime.model import (
     CallContext,
     FunctionVersion,
@@ -110,6 +111,9 @@ class CallRecorder:
         for app_id, waiting in list(self._waiting.items()):
             try:
                 await self._write(await self._executor_of(app_id), waiting)
+            except UnknownAppError:
+                self._waiting.pop(app_id, None)  # the app is gone, and its records with it
+                continue
             except ButterbaseError as error:
                 logger.warning("app %s: records of calls wait: %s", app_id, error)
                 is_done = False
@@ -125,7 +129,8 @@ class CallRecorder:
                     await executor.run(
                         NOT_FLUSHED, Statement.of(QUERIES[query], msgspec.json.encode(batch))
                     )
-                except ButterbaseError:
+                except (ButterbaseError, asyncio.CancelledError):
+                    # Of one that is cancelled it may be kept already: a line twice is no loss.
                     queue.extendleft(reversed(batch))
                     raise
 

@@ -109,10 +109,15 @@ class Versions:
         if task.cancelled():
             return
         error = task.exception()
+        if name in self._loading:
+            return  # it has changed again, of which that will tell
+        known = self._known.get(name)
         if error is None:
-            self._on_change(name, task.result().revision)
+            if known is task.result():  # not an older one, which came later
+                self._on_change(name, known.revision)
         elif isinstance(error, FunctionNotFoundError):
-            self._on_change(name, None)
+            if known is None:
+                self._on_change(name, None)
         else:  # it is asked for again by the next call
             logger.warning("function %s/%s cannot be read: %s", self._app_id, name, error)
 

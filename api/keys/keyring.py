@@ -37,6 +37,7 @@ class Keyring:
         self._kept_s = kept_s
         self._kept_count_max = kept_count_max
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._forgotten_count = 0
 
     async def verify(self, key: str, *, scope: Scope | None, now_s: float) -> Claims:
         """The service role, for what needs the scope; None is what no key may do.
@@ -61,9 +62,11 @@ class Keyring:
     def forget(self) -> None:
         """Ask again for each key: one was revoked."""
         self._known.clear()
+        self._forgotten_count += 1
 
     async def _read(self, digest: bytes, now_s: float) -> _Known:
         self._known.pop(digest, None)
+        forgotten_count = self._forgotten_count
         (result,) = await self._control.run(
             Statement.of(QUERIES["use_key"], self._app_id, bytea(digest))
         )
@@ -72,7 +75,7 @@ class Keyring:
         key_id, scopes, expires_at = (value or b"" for value in result.rows()[0])
         payload = {"role": SERVICE_ROLE, "key_id": key_id.decode()}
         opens = _SCOPES.decode(scopes)
-        known = self._known[digest] = _Known(
+        known = _Known(
             Claims(
                 role=SERVICE_ROLE,
                 json=msgspec.json.encode(payload).decode(),
@@ -84,6 +87,9 @@ class Keyring:
             float(expires_at),
             now_s,
         )
+        if forgotten_count != self._forgotten_count:
+            return known  # what was read may be of before
+        self._known[digest] = known
         if len(self._known) > self._kept_count_max:
             self._known.popitem(last=False)
         return known

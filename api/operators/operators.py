@@ -40,6 +40,7 @@ class Operators:
     def __init__(self, runtime: AppRuntime) -> None:
         self.runtime = runtime
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._forgotten_count = 0
 
     async def verify(self, token: str, *, now_s: float) -> Claims | None:
         """The service role of any app; None where the token is no operator's.
@@ -77,9 +78,11 @@ class Operators:
     def forget(self) -> None:
         """Ask again for each session: one may have ended."""
         self._known.clear()
+        self._forgotten_count += 1
 
     async def _read(self, ids: tuple[str, str], claims: Claims, now_s: float) -> _Known:
         self._known.pop(ids, None)
+        forgotten_count = self._forgotten_count
         try:
             user_id, session_id = (str(uuid.UUID(text)) for text in ids)
         except ValueError:
@@ -91,11 +94,14 @@ class Operators:
             raise InvalidTokenError("the operator's session has ended")
         email, is_factor_missing = result.rows()[0]
         payload = {"role": SERVICE_ROLE, "operator": (email or b"").decode()}
-        found = self._known[ids] = _Known(
+        found = _Known(
             Claims(role=SERVICE_ROLE, json=msgspec.json.encode(payload).decode()),
             is_factor_missing == b"t",
             now_s,
         )
+        if forgotten_count != self._forgotten_count:
+            return found  # what was read may be of before
+        self._known[ids] = found
         if len(self._known) > KEPT_COUNT_MAX:
             self._known.popitem(last=False)
         return found

@@ -62,9 +62,9 @@ from (
 ) n;
 
 -- name: renew
--- $1 this worker, $2 seconds.
+-- $1 this worker, $2 seconds, $3 ids of what it works on.
 update functions.invocations set leased_until = now() + make_interval(secs => $2::float8)
-where worker = $1::uuid and status = 'running';
+where id = any ($3::uuid[]) and worker = $1::uuid and status = 'running';
 
 -- name: release
 -- $1 this worker: it ends, and what it has not done is for others.

@@ -72,6 +72,9 @@ class SchemaCacheHolder:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
+        if self._asked is not None:  # of a load that had not begun
+            self._asked.cancel()
+            self._asked = self._loading = None
 
     def _next(self) -> "asyncio.Future[None]":
         """The end of the next load."""

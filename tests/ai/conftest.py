@@ -36,6 +36,7 @@ from butterbase.sql.pipeline import Executor
 from butterbase.sql.secrets import MasterKey
 from tests.ai.upstream import Upstream, running_upstream
 from tests.postgres import Database, Databases
+from tests.waiting import DEADLINE_S
 
 USER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 OTHER_USER = "11111111-2222-4333-8444-555555555555"
@@ -73,12 +74,10 @@ def own_control(postgres: Databases, control_template: str) -> Iterator[Database
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Wait for what nothing signals, at most five seconds."""
-    for _ in range(500):
-        if await asyncio.to_thread(is_so):
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about")
+    """Wait for what nothing signals."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await asyncio.to_thread(is_so):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 _TLS = httpx.create_ssl_context()  # the slowest part of a client, so there is one

@@ -12,6 +12,7 @@ import pytest
 from butterbase.ai.money.config import Alerts, MoneyChange, change_money
 from butterbase.api.alerts import AlertDelivery
 from butterbase.api.apps import Apps
+from butterbase.api.auth import hooks
 from butterbase.api.settings import ApiSettings
 from butterbase.sql.pipeline import Statement
 from tests.api.auth.mail.conftest import MailServer, mail_server
@@ -132,3 +133,22 @@ async def test_no_url_leads_into_our_own_network(
         await apps.close()
     assert developer.events == []
     assert waiting(installation) == 1
+
+
+async def test_an_alert_that_fails_in_whatever_way_stops_no_other(
+    apps: Apps, installation: Installation, developer: Developer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await configure(apps, Alerts(hook=developer.url), hooks={"secret": SECRET})
+    call, is_first = hooks.call, iter([True, False])
+
+    async def call_badly(*of: Any) -> Any:
+        if next(is_first):
+            raise ValueError("a mistake of ours")
+        return await call(*of)
+
+    monkeypatch.setattr(hooks, "call", call_badly)
+    for _ in range(2):
+        alert(installation)
+    await AlertDelivery(apps).deliver()
+    assert len(developer.events) == 1
+    assert waiting(installation) == 1, "it is tried again"

@@ -260,10 +260,11 @@ def test_a_body_that_comes_fast_enough_has_all_the_time(run: Run) -> None:
         await client.send(POST + b"Content-Length: 30\r\n\r\n")
         for _ in range(30):
             await client.send(b"x")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
         assert (await client.receive()).body == b"x" * 30
 
-    run(scenario, body_s=0.1, body_bytes_min=1)
+    # A machine that is busy with others may let half a second go by.
+    run(scenario, body_s=0.5, body_bytes_min=1)
 
 
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])

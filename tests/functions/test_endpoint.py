@@ -1,5 +1,6 @@
 """What of a request reaches the process that runs functions, and as whom."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from butterbase.api.functions import gates
 from butterbase.api.functions.client import FunctionsClient, Target
 from butterbase.api.functions.runtime.model import CallRequest
 from butterbase.api.functions.settings import FunctionsSettings
+from butterbase.api.functions.store import Gate
 from butterbase.api.settings import ApiSettings
 from tests.api.conftest import Api, running
 from tests.functions.test_deploy import deployed, make_key
@@ -140,3 +142,19 @@ async def test_a_change_of_who_may_call_is_heard_of(
 async def test_what_is_no_function_is_not_found(api: Api, path: str) -> None:
     answer = await api.client.get(path, headers=api.anon)
     assert answer.status_code == 404
+
+
+async def test_what_is_changed_while_it_is_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known, app = gates.Gates(), SimpleNamespace(id="main", service=None)
+    are_closed = iter([False, True])
+
+    async def read_gate(*_: object) -> Gate:
+        gate = Gate(next(are_closed), False)
+        known.forget("main", "hello")
+        return gate
+
+    monkeypatch.setattr(gates, "read_gate", read_gate)
+    assert not (await known.get(app, "hello")).verify_jwt  # type: ignore[arg-type]
+    assert (await known.get(app, "hello")).verify_jwt  # type: ignore[arg-type]

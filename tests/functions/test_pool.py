@@ -255,3 +255,62 @@ def test_no_user_id_is_had_twice() -> None:
     assert [users.take(), users.take(), users.take()] == [5, 6, None]
     users.give_back(6)
     assert users.take() == 6
+
+
+async def test_a_process_that_comes_as_the_wait_is_over_is_not_kept_reserved() -> None:
+    notes = Gated()
+    settings = replace(SETTINGS, functions_processes_per_app=1, functions_queue_s=3600.0)
+    async with running(settings, notes) as runtime:
+        version = version_of(WAIT, limits=ONE)
+        first = asyncio.create_task(call(runtime, version))
+        await until(lambda: len(notes.asked) == 1)
+        pool, timers, loop = runtime._pool, list[asyncio.Timeout](), asyncio.get_running_loop()
+
+        def timeout(delay_s: float) -> asyncio.Timeout:
+            timers.append(asyncio.Timeout(loop.time() + delay_s))
+            return timers[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "timeout", timeout)
+            second = asyncio.create_task(call(runtime, version))
+            await asyncio.sleep(0)
+        assert runtime.status().waiting_count == 1
+        (timer,) = timers
+        dispatch = pool._dispatch
+
+        def dispatch_as_time_is_over() -> None:
+            timer.reschedule(loop.time())  # before the caller has its turn
+            dispatch()
+
+        pool._dispatch = dispatch_as_time_is_over  # type: ignore[method-assign]
+        notes.gate.set()
+        assert json_of(await first) == 1
+        assert (await second).status == 503
+        assert [guest.load_count for guest in pool.guests_of("main")] == [0]
+        pool._dispatch = dispatch  # type: ignore[method-assign]
+        assert json_of(await call(runtime, version)) == 1
+
+
+async def test_who_leaves_behind_the_answer_is_told_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes, faults, is_answered = Gated(), list[object](), asyncio.Event()
+    read = runtime_module._read_up_to
+
+    async def read_up_to(answer: runtime_module.Answer, bytes_max: int) -> bytes:
+        whole = await read(answer, bytes_max)
+        is_answered.set()
+        return whole
+
+    monkeypatch.setattr(runtime_module, "_read_up_to", read_up_to)
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told))
+    async with running(SETTINGS, notes) as runtime:
+        code = "ctx.waitUntil(ctx.queue.send('gate')); return new Response('now')"
+        calling = asyncio.create_task(call(runtime, code))
+        await is_answered.wait()
+        await until(lambda: len(notes.asked) == 1)
+        calling.cancel()
+        await asyncio.wait({calling})
+        notes.gate.set()
+        await until(lambda: len(notes.outcomes) == 1)
+    assert faults == []

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from butterbase.api.auth.keys import app_keys
 from butterbase.api.auth.tokens import Tokens
 from butterbase.api.callers import verify_caller
+from butterbase.api.errors import UnknownAppError
 from butterbase.api.functions.errors import FunctionNotFoundError
 from butterbase.api.functions.recorder import CallRecorder
 from butterbase.api.functions.runtime.model import (
@@ -22,7 +24,7 @@ from butterbase.api.functions.runtime.model import (
 from butterbase.api.functions.settings import FunctionsSettings
 from butterbase.api.functions.store import variables_purpose
 from butterbase.api.functions.tokens import LIFE_S, FunctionTokens
-from butterbase.api.functions.versions import Versions
+from butterbase.api.functions.versions import LoadedVersion, Versions
 from butterbase.api.keys.errors import InsufficientScopeError
 from butterbase.api.keys.key import Scope
 from butterbase.api.keys.keyring import Keyring
@@ -115,7 +117,9 @@ async def test_calls_and_lines_are_written_in_order(app: App) -> None:
     task = asyncio.create_task(recorder.run())
 
     async def is_written() -> bool:
-        return await app.all("select count(*) from functions.logs") == [(1200,)]
+        # The calls after the lines.
+        lines = await app.all("select count(*) from functions.logs")
+        return lines == [(1200,)] and bool(await app.all("select id from functions.invocations"))
 
     await until(is_written)
     lines = await app.all("select message from functions.logs order by id")
@@ -181,3 +185,64 @@ async def test_a_functions_token_is_for_some_things(
         await admitted(Scope.AI, 1_800_000_000.0 + LIFE_S + 60)
     with pytest.raises(InvalidTokenError, match="not for this"):
         tokens.verify(token, now_s=1_800_000_000.0)
+
+
+async def test_an_older_reading_does_not_tell_of_the_version_before(app: App) -> None:
+    kept = Kept(app)
+    go_on, begun = asyncio.Event(), asyncio.Event()
+    load = kept.versions._load
+
+    async def load_late(name: str) -> LoadedVersion:
+        version = await load(name)
+        begun.set()
+        await go_on.wait()
+        return version
+
+    kept.versions._load = load_late  # type: ignore[method-assign]
+    kept.versions.changed("f")
+    await begun.wait()
+    await app.conn.execute("update functions.functions set revision = gen_random_uuid()")
+    kept.versions._load = load  # type: ignore[method-assign]
+    kept.versions.changed("f")
+    await until(lambda: bool(kept.changes))
+    go_on.set()
+    version = await kept.versions.get("f")
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+    assert kept.changes == [("f", version.revision)]
+
+
+async def test_records_of_an_app_that_is_gone_wait_for_nothing(app: App) -> None:
+    async def executor_of(app_id: str) -> Executor:
+        if app_id == "gone":
+            raise UnknownAppError
+        return app.executor()
+
+    recorder = CallRecorder(executor_of)
+    recorder.ended(outcome(app_id="gone"))
+    recorder.ended(outcome())
+    assert await recorder._write_all()
+    assert await app.count("succeeded") == 1
+    assert not recorder._waiting
+
+
+async def test_records_whose_writing_is_cancelled_are_written_last(app: App) -> None:
+    executor, is_running = app.executor(), asyncio.Event()
+    run = executor.run
+
+    async def never(*_: object, **__: object) -> Any:
+        executor.run = run  # type: ignore[method-assign]
+        is_running.set()
+        await asyncio.Event().wait()
+
+    executor.run = never  # type: ignore[method-assign]
+
+    async def executor_of(_app_id: str) -> Executor:
+        return executor
+
+    recorder = CallRecorder(executor_of)
+    recorder.ended(outcome())
+    task = asyncio.create_task(recorder.run())
+    await is_running.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await app.count("succeeded") == 1

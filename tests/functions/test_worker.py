@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from butterbase.api.functions.runtime.model import CallRequest, Failure, FunctionVersion
+from butterbase.api.functions.versions import QUERIES
 from butterbase.api.functions.work import worker as worker_module
+from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.pipeline import Executor, Result, Statement
 from tests.functions.working import App, app_of
 from tests.installation import Installation
 from tests.waiting import until
@@ -241,3 +244,44 @@ async def test_claims_are_kept_once_the_invocation_has_ended_well(app: App) -> N
         await until(lambda: _is(app, succeeded=1))
     rows = await app.all("select invocation_id::text, is_kept from functions.claims")
     assert rows == [(ids[0][0], True)]
+
+
+class Losing(Executor):
+    """Whose connection is lost as the answer to a claim is on its way."""
+
+    lost_count = 0
+
+    async def run(self, *statements: Statement, **options: Any) -> list[Result]:
+        results = await super().run(*statements, **options)
+        is_claim = any(statement.text == QUERIES["claim"] for statement in statements)
+        if is_claim and not self.lost_count and (results[1].value() or b"[]") != b"[]":
+            self.lost_count += 1
+            raise DatabaseUnavailableError("the connection was lost")
+        return results
+
+
+async def test_what_was_claimed_unheard_is_claimed_again_while_its_worker_is_busy(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "LEASE_S", 0.5)
+    monkeypatch.setattr(worker_module, "RENEW_S", 0.05)
+    monkeypatch.setattr(worker_module, "RETRY_S", 0.02)
+    monkeypatch.setattr("tests.functions.working.Executor", Losing)
+    done = asyncio.Event()
+
+    async def handler(_version: FunctionVersion, _request: CallRequest, body: Any) -> int:
+        if body == "long":
+            await done.wait()
+        return 200
+
+    trigger = await app.trigger("f", "queue", queue="q")
+    await app.queue(trigger, "unheard")
+    async with app.working(handler) as stand_in:
+        await until(lambda: app.executors[0].lost_count == 1)  # type: ignore[attr-defined]
+        await app.queue(trigger, "long")
+        await until(lambda: stand_in.running_count == 1)
+        await until(lambda: _is(app, succeeded=1))
+        assert stand_in.running_count == 1
+        done.set()
+        await until(lambda: _is(app, succeeded=2))
+    assert await app.all("select attempts from functions.invocations order by seq") == [(2,), (1,)]

@@ -11,6 +11,7 @@ from butterbase.sql.pipeline import Executor, Statement
 from butterbase.sql.pipeline.connection import Connection
 from tests.installation import Installation
 from tests.postgres import Database
+from tests.waiting import until
 
 SERVICE = claims_for_role(SERVICE_ROLE)
 
@@ -150,14 +151,21 @@ async def test_too_many_waiting_callers_are_turned_away(database: Database) -> N
     await executor.close()
 
 
-async def test_a_cancelled_caller_disturbs_nobody(executor: Executor) -> None:
-    calls = [
-        asyncio.create_task(executor.run(Statement(b"select pg_sleep(0.05), 1"))) for _ in range(20)
-    ]
-    await asyncio.sleep(0.02)
-    for call in calls[::2]:
-        call.cancel()
-    results = await asyncio.gather(*calls, return_exceptions=True)
+async def test_a_cancelled_caller_disturbs_nobody(executor: Executor, database: Database) -> None:
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+    async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as gate:
+        await gate.execute("select pg_advisory_lock(1)")
+        held = Statement(b"select pg_advisory_xact_lock_shared(1), 1")
+        calls = [asyncio.create_task(executor.run(held)) for _ in range(20)]
+
+        async def are_under_way() -> bool:
+            return await (await gate.execute(waiting)).fetchone() == (2,)
+
+        await until(are_under_way)
+        for call in calls[::2]:
+            call.cancel()
+        await gate.execute("select pg_advisory_unlock(1)")
+        results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(r, list) for r in results[1::2])
     assert all(isinstance(r, asyncio.CancelledError) for r in results[::2])
     (result,) = await executor.run(Statement(b"select 5"))

@@ -108,7 +108,7 @@ class Outbox:
         while claimed := await self._claim():
             async with asyncio.TaskGroup() as sending:
                 for mail in claimed:
-                    sending.create_task(self._send(mailer, *mail))
+                    sending.create_task(self._try_send(mailer, *mail))
         (_, due) = await self._service.run(
             Statement.of(QUERIES["purge"], KEPT_S), Statement(QUERIES["next_due"])
         )
@@ -130,6 +130,17 @@ class Outbox:
             )
             for id_, recipient, sealed, attempts, age_s in result.rows()
         ]
+
+    async def _try_send(
+        self, mailer: Mailer, id_: int, recipient: str, sealed: bytes, attempts: int, age_s: float
+    ) -> None:
+        """What happens to one mail ends no other: it is left to its lease."""
+        try:
+            await self._send(mailer, id_, recipient, sealed, attempts, age_s)
+        except ButterbaseError as error:
+            logger.warning("mail %s of %s waits: %s", id_, self._app_id, error)
+        except Exception:
+            logger.exception("mail %s of %s waits", id_, self._app_id)
 
     async def _send(
         self, mailer: Mailer, id_: int, recipient: str, sealed: bytes, attempts: int, age_s: float

@@ -162,18 +162,20 @@ class Pool:
         try:
             async with asyncio.timeout(self._settings.functions_queue_s):
                 return await waiter.found
-        except TimeoutError:
-            raise FunctionsBusyError(hint="try again later; no process became free") from None
-        finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-            if waiter.found.done() and not waiter.found.cancelled():
-                self._unreserve_if_left(waiter)
+        except BaseException as error:
+            self._leave(waiter)
+            if isinstance(error, TimeoutError):
+                hint = "try again later; no process became free"
+                raise FunctionsBusyError(hint=hint) from None
+            raise
 
-    def _unreserve_if_left(self, waiter: _Waiter) -> None:
-        task = asyncio.current_task()
-        if waiter.found.exception() is None and task is not None and task.cancelling():
-            waiter.found.result()[0].reserved_count -= 1
+    def _leave(self, waiter: _Waiter) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        found = waiter.found
+        if found.done() and not found.cancelled() and found.exception() is None:
+            # It came in the moment in which the caller left, or its time was over.
+            found.result()[0].reserved_count -= 1
             self._changed()
 
     def _changed(self) -> None:

@@ -171,7 +171,8 @@ class Runtime:
 
         def ended(outcome: Outcome) -> None:
             self._recorder.ended(outcome)
-            known.set_result(outcome)
+            if not known.done():  # nobody may wait for it any more
+                known.set_result(outcome)
 
         try:
             answer = await self._call(version, request, body, ended)

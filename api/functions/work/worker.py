@@ -96,7 +96,8 @@ class Worker:
         self._url = url
         self._chance = chance
         self._id = str(uuid.uuid4())
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs: dict[asyncio.Task[None], str] = {}
+        """With the ids of their rows."""
         self._has_more = asyncio.Event()
 
     def wake(self) -> None:
@@ -139,7 +140,7 @@ class Worker:
         jobs = _JOBS.decode(claimed.value() or b"[]")
         for job in jobs:
             task = asyncio.create_task(self._perform(job))
-            self._jobs.add(task)
+            self._jobs[task] = job.id
             task.add_done_callback(self._ended)
         if len(jobs) == room:
             return POLL_S
@@ -148,7 +149,7 @@ class Worker:
         return longest_s if due_s is None else min(longest_s, max(0.0, float(due_s)))
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._jobs.discard(task)
+        del self._jobs[task]
         # There is room again, and the next with its key may have waited for this one.
         self._has_more.set()
 
@@ -232,13 +233,14 @@ class Worker:
                 await asyncio.sleep(RETRY_S)
 
     async def _renew(self) -> None:
+        """Of the rows that are worked on. One of which we never heard that it was claimed, as the
+        connection was lost meanwhile, is left to its lease."""
         while True:
             await asyncio.sleep(RENEW_S)
-            if self._jobs:
+            if ids := ",".join(self._jobs.values()):
+                renew = Statement.of(QUERIES["renew"], self._id, LEASE_S, f"{{{ids}}}")
                 try:
-                    await self._executor.run(
-                        NOT_FLUSHED, Statement.of(QUERIES["renew"], self._id, LEASE_S)
-                    )
+                    await self._executor.run(NOT_FLUSHED, renew)
                 except ButterbaseError as error:
                     logger.warning("app %s: leases are not renewed: %s", self._app_id, error)
 

@@ -11,7 +11,10 @@ from falcon.asgi import App, Request, Response
 from psycopg.conninfo import make_conninfo
 
 from butterbase.ai.cache.resource import add_routes
+from butterbase.ai.cache.store import QUERIES
 from butterbase.ai.settings import AiSettings
+from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.pipeline import Result, Statement
 from tests.ai.cache.conftest import OTHER_USER, SEMANTIC, USER, Desk, Worker, fresh, text_of
 from tests.waiting import until
 
@@ -123,6 +126,57 @@ async def test_a_call_of_before_the_deletion_is_not_kept(worker: Worker, desk: D
     await lookup.keep(fresh())
     assert desk.entries() == []
     assert (await worker.find()).state == "miss"
+
+
+async def test_what_is_deleted_while_it_is_read_is_not_remembered(
+    worker: Worker, other: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.ask()
+    look = other.cache._store.look_or_lead
+
+    async def look_as_it_is_deleted(*of: Any, **given: Any) -> Any:
+        found = await look(*of, **given)
+        await worker.cache.admin.purge(worker.app_id)
+        await until(lambda: bool(other.cache._keeper._purged_s))
+        return found
+
+    monkeypatch.setattr(other.cache._store, "look_or_lead", look_as_it_is_deleted)
+    assert (await other.find()).state == "hit"
+    monkeypatch.undo()
+    assert (await other.find()).state == "miss"
+
+
+async def test_what_is_read_while_nothing_was_heard_is_not_remembered(
+    worker: Worker, other: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.ask()
+    look = other.cache._store.look_or_lead
+
+    async def look_as_the_connection_is_lost(*of: Any, **given: Any) -> Any:
+        found = await look(*of, **given)
+        other.cache._listener._on_failure()
+        other.cache._listener._on_listening()
+        return found
+
+    monkeypatch.setattr(other.cache._store, "look_or_lead", look_as_the_connection_is_lost)
+    assert (await other.find()).state == "hit"
+    assert not len(other.cache._recent)
+
+
+async def test_an_answer_whose_app_is_purged_while_its_question_is_embedded_is_not_kept(
+    worker: Worker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup, read = await worker.find(rules=SEMANTIC), worker.cache._search.read
+
+    async def read_as_it_is_purged(*of: Any) -> Any:
+        await worker.cache.admin.purge(worker.app_id)
+        await until(lambda: bool(worker.cache._keeper._purged_s))
+        return await read(*of)
+
+    lookup.meaning = None  # type: ignore[attr-defined]  # as when it could not be embedded before
+    monkeypatch.setattr(worker.cache._search, "read", read_as_it_is_purged)
+    await lookup.keep(fresh())
+    assert desk.entries() == []
 
 
 async def test_one_users_answers_are_deleted(worker: Worker, desk: Desk) -> None:
@@ -251,3 +305,27 @@ async def test_a_control_database_that_is_away_makes_misses(desk: Desk) -> None:
         lookup = await worker.find(rules=SEMANTIC)
         assert lookup.state == "miss"
         await lookup.keep(fresh())
+
+
+async def test_counts_that_could_not_all_be_written_are_counted_once(
+    worker: Worker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        await worker.ask()
+    control = worker.cache._store._control
+    run = control.run
+
+    async def run_but_for_uses(*statements: Statement, **options: Any) -> list[Result]:
+        if any(statement.text == QUERIES["count_uses"] for statement in statements):
+            raise DatabaseUnavailableError
+        return await run(*statements, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "run", run_but_for_uses)
+        with pytest.raises(DatabaseUnavailableError):
+            await worker.cache.flush()
+    await worker.cache.flush()
+    async with http_of(worker) as http:
+        totals = (await http.get("/ai/cache")).json()["totals"]
+    assert (totals["hits"], totals["misses"]) == (1, 1)
+    assert desk.entries("hits") == [(1,)]

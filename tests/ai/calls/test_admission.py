@@ -1,13 +1,18 @@
 """Who may call, within which budgets and limits; and what the answer's headers tell of a call."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from butterbase.ai.calls.asked import Endpoint
+from butterbase.ai.calls.call import Caller
+from butterbase.ai.errors import AiStoppingError
 from butterbase.ai.settings import AiSettings
-from tests.ai.conftest import USER, Harness, running_gateway, sse_data
+from tests.ai.conftest import USER, Harness, running_gateway, sse_data, until
 from tests.ai.upstream import COMPLETION, DONE, USAGE, Upstream, answer, chunk, stream
 from tests.postgres import Database
 
@@ -267,3 +272,43 @@ async def test_a_client_may_ask_for_more_than_there_are_numbers(
     upstream.script = answer(200, COMPLETION)
     response = await harness.chat(max_tokens=limit, n=128)
     assert response.status_code == 200, response.text
+
+
+# Who leaves while the call is being admitted
+
+
+class Twice:
+    """A client in this process."""
+
+    has_left = False
+
+    async def read(self) -> bytes:
+        return b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'
+
+
+async def test_a_call_that_is_cancelled_twice_is_recorded_behind_its_admission(
+    priced: Harness,
+) -> None:
+    """As when its client leaves, and then the server stops. Else nobody released what it holds."""
+    await put(priced, budgets=[budget("1")])
+    caller = Caller(priced.app_id, "service_role", None, "r")
+    holding = "select 1 from pg_locks where not granted and relation = %s::regclass"
+    with psycopg.connect(priced.database.dsn) as locks:
+        locks.execute("lock table butterbase.ai_reservations in exclusive mode")
+        call = asyncio.create_task(priced.gateway.call(caller, Endpoint.CHAT, Twice()))
+        await until(lambda: priced.execute(holding, "butterbase.ai_reservations"))
+        for _ in range(2):
+            call.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert not call.done()
+        assert priced.gateway.call_count == 1
+        locks.rollback()
+    with pytest.raises(AiStoppingError):
+        await call
+    assert (await priced.the_event())["status"] == "cancelled"
+    held = (
+        "select count(*) from butterbase.ai_reservations r join butterbase.events using (call_id)"
+        " where r.app_id = %s"
+    )
+    assert priced.execute(held, priced.app_id) == [(1,)], "its event releases it"

@@ -1,9 +1,12 @@
 """`GET` and `PUT ai/config`, and what the configuration does to calls."""
 
+import asyncio
+
 import httpx
 import pytest
 
-from butterbase.ai.config.configs import key_hint
+from butterbase.ai.config.configs import AiConfigChange, key_hint
+from butterbase.ai.config.rows import ConfigRow
 from butterbase.ai.settings import AiSettings
 from butterbase.sql.errors import SettingError
 from tests.ai.conftest import USER, Harness, running_gateway
@@ -219,3 +222,25 @@ async def test_a_text_that_cannot_be_stored_or_sent_is_refused(
 ) -> None:
     response = await harness.http.put(f"{harness.path}/ai/config", json=config)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "ai_config_invalid")
+
+
+async def test_a_reading_of_before_a_change_does_not_undo_it(harness: Harness) -> None:
+    configs, go_on, is_read = harness.gateway.configs, asyncio.Event(), asyncio.Event()
+    find = configs._find
+
+    async def find_late(app_id: str) -> ConfigRow:
+        row = await find(app_id)
+        is_read.set()
+        await go_on.wait()
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(configs, "_find", find_late)
+        reading = asyncio.create_task(configs.of(harness.app_id))
+        await is_read.wait()
+    await configs.change(harness.app_id, AiConfigChange(default_model="new"))
+    async with asyncio.timeout(30):  # it does not wait for the other
+        assert (await configs.of(harness.app_id)).default_model == "new"
+    go_on.set()
+    assert (await reading).default_model == "default-model"
+    assert (await configs.of(harness.app_id)).default_model == "new"

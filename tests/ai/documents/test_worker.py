@@ -341,3 +341,25 @@ async def test_a_database_that_comes_back_finds_its_worker(queue: Queue) -> None
         )
         document = queue.send()
         await until(lambda: queue.status(document) == "parsed")
+
+
+async def test_a_job_that_is_cancelled_before_it_begins_leaves_its_slot(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slots are those of all apps."""
+    worker = queue.worker(documents_parsers=1)
+    take, taken = jobs.take, asyncio.Event()
+
+    async def take_and_be_ended(conn: AsyncConnection, stage: Stage, **given: Any) -> Job | None:
+        job = await take(conn, stage, **given)
+        if job is not None:
+            running.cancel()
+            taken.set()
+        return job
+
+    monkeypatch.setattr(jobs, "take", take_and_be_ended)
+    queue.send()
+    running = asyncio.create_task(worker.run())
+    await taken.wait()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not worker._slots.free["parse"].locked()

@@ -23,8 +23,10 @@ class Failing(Executor):
     """Fails as often as it is told, without having run anything."""
 
     fail_count = 0
+    run_count = 0
 
     async def run(self, *statements: Statement, **options: Any) -> list[Result]:
+        self.run_count += 1
         if self.fail_count:
             self.fail_count -= 1
             raise DatabaseUnavailableError
@@ -125,3 +127,29 @@ async def test_the_events_of_a_call_are_written_once_for_each_id(
         ledger.post(msgspec.structs.replace(settlement(call_id), call=call))
         await ledger.drain()
     assert books.execute("select data->>'prompt_tokens' from butterbase.events") == [("1",)]
+
+
+async def test_what_waits_after_an_outage_is_written_many_at_a_time(
+    books: Books, ledger: Ledger, executor: Failing
+) -> None:
+    """One by one it would take so long that the sweeper took this worker for dead."""
+    for _ in range(1200):
+        ledger._keep(settlement(uuid4()))
+    before = executor.run_count
+    await ledger.write_waiting()
+    assert executor.run_count - before <= 6
+    assert books.execute("select count(*) from butterbase.events") == [(1200,)]
+    assert not ledger._unwritten
+
+
+async def test_what_waits_goes_on_waiting_while_the_database_is_away(
+    books: Books, ledger: Ledger, executor: Failing
+) -> None:
+    for _ in range(700):
+        ledger._keep(settlement(uuid4()))
+    executor.fail_count = 1
+    with pytest.raises(DatabaseUnavailableError):
+        await ledger.write_waiting()
+    assert len(ledger._unwritten) == 700
+    await ledger.write_waiting()
+    assert books.execute("select count(*) from butterbase.events") == [(700,)]

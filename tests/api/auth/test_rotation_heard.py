@@ -33,3 +33,25 @@ async def test_a_worker_that_only_verifies_hears_of_a_rotation(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await apps.close()
+
+
+async def test_what_was_read_a_moment_ago_is_not_waited_for(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_module, "CACHED_S", 0.02)
+    settings = ApiSettings()
+    keys = keys_of(installation.cluster, "main", installation.app.created_at, settings)
+    apps = Apps(installation.cluster, settings)
+    app = await apps.find("main")
+    monkeypatch.setattr(app.auth.configs, "_clock", lambda: 0.0)
+    assert (await app.auth.configs.get()).key_epoch == 0
+    following = asyncio.create_task(apps.follow_settings())
+    try:
+        async with runtime_of(installation) as other:
+            await configure(other, key_epoch=3)
+        app.tokens.verify(keys.anon, now_s=NOW_S)
+        await until(lambda: app.tokens.key_epoch == 3)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await apps.close()

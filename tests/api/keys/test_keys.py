@@ -13,7 +13,7 @@ from butterbase.api.keys.key import Scope
 from butterbase.api.keys.keyring import Keyring
 from butterbase.sql.cluster import LoginRole
 from butterbase.sql.errors import InvalidTokenError
-from butterbase.sql.pipeline import Executor
+from butterbase.sql.pipeline import Executor, Result, Statement
 from tests.api.conftest import Api
 
 MODELS = "/v1/main/models"
@@ -239,3 +239,21 @@ async def test_its_last_use_is_noted(api: Api) -> None:
     await get(api, "/v1/main/ai/usage", made["key"])
     (listed,) = (await api.client.get("/keys", headers=api.service)).json()["keys"]
     assert listed["last_used_at"] is not None
+
+
+async def test_a_key_that_is_revoked_while_it_is_read_is_not_remembered(
+    api: Api, control: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await make(api, "ai")
+    keyring, run = Keyring(control, "main"), control.run
+
+    async def run_and_revoke(*statements: Statement, **options: Any) -> list[Result]:
+        results = await run(*statements, **options)
+        execute(api, "update butterbase.app_keys set revoked_at = now()")
+        keyring.forget()
+        return results
+
+    monkeypatch.setattr(control, "run", run_and_revoke)
+    await keyring.verify(made["key"], scope=Scope.AI, now_s=0)
+    with pytest.raises(InvalidTokenError):
+        await keyring.verify(made["key"], scope=Scope.AI, now_s=0)

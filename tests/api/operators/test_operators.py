@@ -11,9 +11,14 @@ import jwt
 import psycopg
 import pytest
 
+from butterbase.api.apps import Apps
+from butterbase.api.operators.operators import Operators
+from butterbase.api.operators.runtime import operators_runtime
+from butterbase.api.settings import ApiSettings
 from butterbase.cli import operators
 from butterbase.sql.cluster import LoginRole
-from butterbase.sql.errors import SettingError
+from butterbase.sql.errors import InvalidTokenError, SettingError
+from butterbase.sql.pipeline import Result, Statement
 from tests.api.conftest import Api
 
 OLGA = "olga@example.com"
@@ -220,3 +225,26 @@ async def test_an_operator_is_told_which_databases_are_read(olga: Olga) -> None:
     installation = olga.api.installation
     names = {installation.control.name, installation.main.name}
     assert {slot["database"] for slot in answer.json()["slots"]} == names
+
+
+async def test_a_session_that_ends_while_it_is_read_is_not_remembered(
+    olga: Olga, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = olga.api.installation.cluster
+    apps = Apps(cluster, ApiSettings())
+    runtime = operators_runtime(cluster, ApiSettings(), apps)
+    known, run = Operators(runtime), runtime.service.run
+
+    async def run_and_end(*statements: Statement, **options: Any) -> list[Result]:
+        results = await run(*statements, **options)
+        in_control(olga.api, "delete from auth.sessions")
+        known.forget()
+        return results
+
+    monkeypatch.setattr(runtime.service, "run", run_and_end)
+    token, now_s = olga.session["access_token"], time.time()
+    assert await known.verify(token, now_s=now_s) is not None
+    with pytest.raises(InvalidTokenError):
+        await known.verify(token, now_s=now_s)
+    await runtime.close()
+    await apps.close()

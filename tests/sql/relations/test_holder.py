@@ -161,3 +161,14 @@ async def test_closing_cancels_who_waits(holder: SchemaCacheHolder, loads: Loads
         with pytest.raises(asyncio.CancelledError):
             await task
     assert holder.current is None
+
+
+async def test_closing_cancels_who_waits_for_a_load_that_has_not_begun(
+    holder: SchemaCacheHolder, loads: Loads
+) -> None:
+    waiting = asyncio.create_task(holder.reload())
+    await asyncio.sleep(0)  # it has asked, and the loader has not had its turn
+    await holder.close()
+    assert loads.begun.empty()
+    await asyncio.wait({waiting}, timeout=10)
+    assert waiting.cancelled()

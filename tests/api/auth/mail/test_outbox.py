@@ -14,9 +14,12 @@ from butterbase.api.auth.mail.outbox import AGE_S_MAX, PAUSE_S_MAX, pause_after
 from butterbase.api.auth.mail.smtp import SmtpMailer
 from butterbase.api.auth.mail.templates import Rendered
 from butterbase.api.settings import ApiSettings
+from butterbase.sql.cluster import app_service
+from butterbase.sql.errors import DatabaseUnavailableError
+from butterbase.sql.pipeline import Executor
 from tests.api.auth.mail.conftest import ANA, PASSWORD, MailServer, Post
 from tests.api.conftest import Api, running
-from tests.installation import Installation
+from tests.installation import MASTER_KEY, Installation
 from tests.waiting import until
 
 EVA = "eva@example.com"
@@ -282,3 +285,36 @@ async def test_what_is_no_mail_server_is_not_told(greeting: bytes) -> None:
 
 def test_an_app_without_settings_has_no_mail_server() -> None:
     assert AuthConfig().mail.smtp is None
+
+
+async def test_what_happens_to_one_mail_stops_no_other(
+    post: Post, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as held:
+        held.setattr(outbox.Outbox, "kick", lambda _: None)
+        for address in (EVA, ANA):
+            await post.ask("otp", {"email": address})
+    is_broken = asyncio.Event()
+
+    class Mailer:
+        async def send(self, mail: Mail) -> None:
+            if mail.recipient == EVA:
+                is_broken.set()
+                raise DatabaseUnavailableError("the function that sends mails is away")
+            await is_broken.wait()
+            await asyncio.sleep(0)  # what becomes of the other is known by now
+
+    async def config() -> AuthConfig:
+        return AuthConfig()
+
+    installation = post.api.installation
+    dsn = installation.cluster.dsn(app_service("main"), installation.main.name)
+    service, mailer = Executor(dsn), Mailer()
+    own = outbox.Outbox("main", service, MASTER_KEY, config, lambda _: mailer)
+    own.kick()
+    sent = "select recipient, sent_at is not null from auth.mail_outbox order by 1"
+    await until(lambda: own._task is None)
+    assert post.sql(sent) == [(ANA, True), (EVA, False)]
+    assert "has stopped" not in caplog.text
+    await own.close()
+    await service.close()
