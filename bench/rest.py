@@ -102,8 +102,8 @@ class Figures:
         return found
 
 
-def run(cases: Sequence[Case], seconds: int, rounds: int, *, with_big: bool) -> dict[str, float]:
-    """All rounds of all cases; metric → number."""
+def run(cases: Sequence[Case], seconds: int, rounds: int, *, big_clients: int) -> dict[str, float]:
+    """All rounds of all cases, and what so many clients of big answers cost; metric → number."""
     figures = {case.name: Figures() for case in cases}
     metrics: dict[str, float] = {}
     with installed() as installation, tempfile.TemporaryDirectory() as scratch:
@@ -124,8 +124,8 @@ def run(cases: Sequence[Case], seconds: int, rounds: int, *, with_big: bool) -> 
                         _measure(one, figures[one.case.name], installation, seconds)
             if (rss_mb := machine.child_rss_mb(api.pid)) is not None:
                 metrics["worker_rss_mb"] = rss_mb
-            if with_big:
-                metrics |= big.measure(api, user.headers(api))
+            if big_clients:
+                metrics |= big.measure(api, user.headers(api), client_count=big_clients)
     for case in cases:
         metrics |= figures[case.name].metrics(case.name)
     return metrics
@@ -245,16 +245,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="medians over them (default 3)")
     parser.add_argument("--cases", nargs="+", choices=names, default=names, help="default all")
     parser.add_argument("--without-big", action="store_true", help="leave out the 20 MB answers")
+    parser.add_argument(
+        "--big-clients",
+        type=int,
+        default=big.CLIENT_COUNT,
+        help=f"that read those at once (default {big.CLIENT_COUNT})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write {metric: number}")
     arguments = parser.parse_args()
-    if arguments.seconds < 1 or arguments.rounds < 1:
-        parser.error("--seconds and --rounds must be at least 1")
+    if arguments.seconds < 1 or arguments.rounds < 1 or arguments.big_clients < 1:
+        parser.error("--seconds, --rounds and --big-clients must be at least 1")
     print(f"{machine.describe()}, load average before {machine.load_average()}")
     print("the workers, Postgres, pgbench and the load generator share the cores; none is pinned")
     generator = wrk.find() or "our own generator, one process"
     print(f"load by {generator}" + ("" if wrk.find() else f"; for wrk: {wrk.INSTALL}"))
     cases = [case for case in CASES if case.name in arguments.cases]
-    metrics = run(cases, arguments.seconds, arguments.rounds, with_big=not arguments.without_big)
+    big_clients = 0 if arguments.without_big else arguments.big_clients
+    metrics = run(cases, arguments.seconds, arguments.rounds, big_clients=big_clients)
     print(f"load average after {machine.load_average()}")
     print_tables(cases, metrics)
     if arguments.json:

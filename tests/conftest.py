@@ -6,10 +6,15 @@ BUTTERBASE_TEST_POSTGRES=docker, or else the embedded one.
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from ssl import SSLContext
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -34,6 +39,19 @@ SETTINGS = VOLATILE | {"max_prepared_transactions": "16"}
 # A test's databases are some hundreds of files, which a disk takes half a second to make.
 MEMORY = Path("/dev/shm")  # noqa: S108  only a directory of a random name is made in it
 MEMORY_BYTES_MIN = 4 * 1024**3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that are started share what they compile.
+
+    They are hundreds, and where nothing is written beside the sources, each would take a second
+    to compile them anew.
+    """
+    if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+        cache = tempfile.TemporaryDirectory(prefix="butterbase-pycache-", dir=data_root())
+        config.add_cleanup(cache.cleanup)
+        os.environ["PYTHONPYCACHEPREFIX"] = cache.name
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 
 def container_server() -> Iterator[str]:
@@ -63,6 +81,26 @@ def embedded_server() -> Iterator[str]:
             server.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """Reading the certificates of authorities is the slowest part of a client."""
+    made: dict[tuple[object, ...], SSLContext] = {}
+    make = httpx.create_ssl_context
+
+    def shared(verify: Any = True, cert: Any = None, trust_env: bool = True) -> SSLContext:
+        if verify is not True or cert is not None:
+            return make(verify, cert, trust_env)
+        named = [trust_env and os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+        key = (trust_env, *named)
+        if key not in made:
+            made[key] = make(trust_env=trust_env)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", shared)
+        yield
+
+
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """The superuser's DSN of the maintenance database."""
@@ -75,8 +113,9 @@ def server_dsn() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres(server_dsn: str) -> Databases:
-    return Databases(server_dsn)
+def postgres(server_dsn: str) -> Iterator[Databases]:
+    with closing(Databases(server_dsn)) as databases:
+        yield databases
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The log's readers in the test's own loop, as cli/stream.py runs them."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -40,7 +39,3 @@ async def following(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        # What was connecting when it was cancelled hangs on its traceback, and half a connection
-        # would keep the test's databases from being dropped for a minute.
-        del task, streams
-        gc.collect()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
+from msgspec.structs import replace
 
 from butterbase.cli.setup import publish
 from butterbase.sql.apps import App, create_app, set_up_cluster
@@ -48,13 +49,23 @@ def install(postgres: Databases, control: Database, main: Database) -> Installat
     return Installation(cluster, control, main, asyncio.run(set_up()))
 
 
+def copied(postgres: Databases, template: Installation) -> Installation:
+    """The template's copy, as setting it up would leave it."""
+    control, main = (postgres.create(of.name) for of in (template.control, template.main))
+    with psycopg.connect(control.dsn, autocommit=True) as conn:
+        conn.execute("update butterbase.apps set database = %s", [main.name])
+    cluster = Cluster(postgres.dsn, MASTER_KEY, control_database=control.name)
+    return Installation(cluster, control, main, replace(template.app, database=main.name))
+
+
 @contextmanager
 def installed(postgres: Databases, template: Installation | None = None) -> Iterator[Installation]:
     """A new installation, copied from a template where one is given, dropped at the end."""
-    control = postgres.create(template.control.name if template else None)
-    main = postgres.create(template.main.name if template else None)
+    if template is None:
+        installation = install(postgres, postgres.create(), postgres.create())
+    else:
+        installation = copied(postgres, template)
     try:
-        yield install(postgres, control, main)
+        yield installation
     finally:
-        postgres.drop(main.name)
-        postgres.drop(control.name)
+        postgres.drop(installation.main.name, installation.control.name)

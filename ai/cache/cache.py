@@ -202,22 +202,27 @@ class AnswerCache:
         """None: another worker's call failed, and each goes on its own."""
         try:
             found = await self._look_until_known(question)
-            if found is not True:
-                return found
+            return await self._look_further(question, flight) if found is True else found
+        except ButterbaseError as error:
+            _log.warning("the cache cannot be read: %s", error)
+            return Lead(self._keeper, question, flight)
+
+    async def _look_further(self, question: Question, flight: Flight) -> Entry | Lead:
+        """For a call that other workers wait for.
+
+        Raises DatabaseError, DatabaseUnavailableError.
+        """
+        try:
             meaning = await self._search.read(question.named)
             if meaning is not None:
                 entry = await self._find_by_meaning(question, meaning)
                 if entry is not None:
                     self._keeper.tell_of_drop(question, "l")
                     return entry
-            return Lead(self._keeper, question, flight, meaning=meaning, is_shared=True)
-        except ButterbaseError as error:
-            _log.warning("the cache cannot be read: %s", error)
-            return Lead(self._keeper, question, flight)
         except asyncio.CancelledError:
-            # A statement that was under way may be committed, or not.
             self._keeper.tell_of_drop(question, "l")
             raise
+        return Lead(self._keeper, question, flight, meaning=meaning, is_shared=True)
 
     async def _look_until_known(self, question: Question) -> Entry | Literal[True] | None:
         """The answer; True: it is this call that gets one; None: another's has failed.
@@ -227,9 +232,7 @@ class AnswerCache:
         try:
             while True:
                 self._news.expect(question.id)
-                found = await self._store.look_or_lead(
-                    question.app_id, question.id, oldest_s=question.oldest_s
-                )
+                found = await self._keeper.look_or_lead(question)
                 if isinstance(found, Entry):
                     self._keeper.remember(question, found)
                 if found is not False:

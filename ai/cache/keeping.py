@@ -108,6 +108,26 @@ class Keeper:
 
         await asyncio.shield(self.start(write()))
 
+    async def look_or_lead(self, question: Question) -> Entry | bool:
+        """As of the store. A caller that is cancelled leaves nothing that others would wait for.
+
+        Raises DatabaseError, DatabaseUnavailableError.
+        """
+        look = asyncio.ensure_future(
+            self._store.look_or_lead(question.app_id, question.id, oldest_s=question.oldest_s)
+        )
+
+        async def leave() -> None:
+            # After it: a faster connection beside it would find nothing to end yet.
+            if await look is True:
+                await self._store.land(question.app_id, question.id, "l")
+
+        try:
+            return await asyncio.shield(look)
+        except asyncio.CancelledError:
+            self.start(leave())
+            raise
+
     def tell_of_drop(self, question: Question, how: str) -> None:
         """Other workers, as of butterbase.ai_cache_land."""
         self.start(self._store.land(question.app_id, question.id, how))

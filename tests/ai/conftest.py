@@ -6,7 +6,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -36,7 +36,7 @@ from butterbase.sql.pipeline import Executor
 from butterbase.sql.secrets import MasterKey
 from tests.ai.upstream import Upstream, running_upstream
 from tests.postgres import Database, Databases
-from tests.waiting import DEADLINE_S
+from tests.waiting import until as soon
 
 USER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 OTHER_USER = "11111111-2222-4333-8444-555555555555"
@@ -75,9 +75,7 @@ def own_control(postgres: Databases, control_template: str) -> Iterator[Database
 
 async def until(is_so: Callable[[], object]) -> None:
     """Wait for what nothing signals."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not await asyncio.to_thread(is_so):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await soon(lambda: asyncio.to_thread(lambda: bool(is_so())))
 
 
 _TLS = httpx.create_ssl_context()  # the slowest part of a client, so there is one
@@ -176,14 +174,19 @@ async def serving(app: Any) -> AsyncIterator[str]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    # Its parts and not `serve`, which looks only ten times a second whether it is to stop.
+    # Its parts and not `serve` and `shutdown`, which pause for a tenth of a second each.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         await server.startup(sockets=[listener])
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.force_exit = True
-            await server.shutdown(sockets=[listener])
+            for listening in server.servers:
+                listening.close()
+            state = server.server_state
+            for connection in list(state.connections):
+                connection.shutdown()
+            with suppress(TimeoutError):  # of calls to a provider that says nothing more
+                await soon(lambda: not (state.connections or state.tasks), within_s=0.1)
 
 
 @pytest.fixture
@@ -208,7 +211,8 @@ async def running_gateway(
         dsn, min_size=1, max_size=4, open=False, kwargs={"autocommit": True}
     ) as pool:
         configs = AiConfigs(control, MasterKey(b"k" * 32), settings, seams=seams)
-        ledger = Ledger(control, default_plan="enterprise")
+        # Most tests look for their events.
+        ledger = Ledger(control, default_plan="enterprise", pause_s=0.005)
         gateway = Gateway(settings, configs, ledger, seams=seams)
         falcon: App[Request, Response] = App(middleware=[TestCallers()])
         add_routes(falcon, configs, pool)

@@ -19,7 +19,9 @@ from butterbase.ai.settings import AiSettings
 from butterbase.api.app import create_app
 from butterbase.api.apps import keys_of
 from butterbase.api.settings import ApiSettings
+from butterbase.projections.indexes import indexer
 from butterbase.projections.indexes.errors import MixedModelsError
+from butterbase.projections.indexes.session import IndexerLimits
 from tests.ai.upstream import RATE_LIMITED, Received, Upstream, answer, running_upstream
 from tests.api.conftest import MODELS_DIR, Api
 from tests.following import following
@@ -114,6 +116,12 @@ async def api(installation: Installation, provider: Provider) -> AsyncIterator[A
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps, "BLOCKED_S", 0.1)
     monkeypatch.setattr(MixedModelsError, "retry_after_s", 0.1)
+
+
+@pytest.fixture
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = IndexerLimits(idle_s=0.1, retry_s=0.05, retry_longest_s=0.2)
+    monkeypatch.setattr(indexer, "IndexerLimits", lambda: limits)
 
 
 def route(name: str, *models: str, **more: Any) -> dict[str, Any]:
@@ -478,6 +486,7 @@ async def test_who_has_only_the_public_key_asks_no_model(api: Api, provider: Pro
     assert len(provider.upstream.received) == count
 
 
+@pytest.mark.usefixtures("fast_retries")
 async def test_a_text_that_the_provider_refuses_is_given_up_and_no_other(
     api: Api, provider: Provider
 ) -> None:
@@ -495,4 +504,4 @@ async def test_a_text_that_the_provider_refuses_is_given_up_and_no_other(
         attempts = [(row["key"], row["code"]) for row in got["dead"]]
         return bool(version["rowsDone"] == 2 and attempts == [(["2"], "upstream_refused")])
 
-    await until(is_given_up, within_s=90)
+    await until(is_given_up)

@@ -70,6 +70,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process is not None and server.process.poll() is None:
             server.stop()
+        print(server.log)  # noqa: T201  shown when the test fails
 
 
 def _directory() -> Iterator[Path]:

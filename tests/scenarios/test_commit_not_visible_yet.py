@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import psycopg
@@ -24,8 +24,8 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     """On a server of its own."""
     tmp_path.chmod(0o711)
     server = EmbeddedPostgres(tmp_path / "pg", password="secret")
-    postgres = Databases(server.start())
-    installation = install(postgres, postgres.create(), postgres.create())
+    with closing(Databases(server.start())) as postgres:
+        installation = install(postgres, postgres.create(), postgres.create())
     installation.as_owner(EVENTS)
     yield installation
     server.stop()

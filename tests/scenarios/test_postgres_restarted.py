@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -68,8 +68,7 @@ class Load:
 async def test_a_restart_costs_503s_and_nothing_else(
     server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    postgres = Databases(server.start())
-    installation = await asyncio.to_thread(_install, postgres)
+    installation = await asyncio.to_thread(_install, server.start())
     installation.as_owner(OPEN_TABLE)
     keys = keys_of(installation.cluster, "main", installation.app.created_at, ApiSettings())
     port = free_port()
@@ -107,5 +106,6 @@ async def test_a_restart_costs_503s_and_nothing_else(
     assert stored <= load.kept | load.in_doubt, "and nothing that was not asked for"
 
 
-def _install(postgres: Databases) -> Installation:
-    return install(postgres, postgres.create(), postgres.create())
+def _install(server_dsn: str) -> Installation:
+    with closing(Databases(server_dsn)) as postgres:
+        return install(postgres, postgres.create(), postgres.create())

@@ -108,6 +108,35 @@ async def test_who_is_cancelled_while_it_looks_leaves_nobody_waiting(
         await other.cache._keeper.finish()
 
 
+async def test_what_is_taken_after_its_caller_left_is_given_back(
+    worker: Worker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = worker.cache._store
+    look, is_sent, may_arrive = store.look_or_lead, asyncio.Event(), asyncio.Event()
+
+    async def arrive_late(*args: Any, **kwargs: Any) -> Any:
+        is_sent.set()
+        await may_arrive.wait()
+        return await look(*args, **kwargs)
+
+    sent: list[asyncio.Task[Any]] = []
+
+    def send(*args: Any, **kwargs: Any) -> Any:
+        # Cancelled too late: the statement is on its way.
+        sent.append(asyncio.create_task(arrive_late(*args, **kwargs)))
+        return asyncio.shield(sent[0])
+
+    monkeypatch.setattr(store, "look_or_lead", send)
+    caller = asyncio.create_task(worker.find())
+    await is_sent.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    may_arrive.set()
+    assert await sent[0] is True
+    await worker.cache._keeper.finish()
+    assert flights(desk) == []
+
+
 async def test_users_do_not_wait_for_each_other(worker: Worker) -> None:
     one, two = await worker.find(), await worker.find(user_id=OTHER_USER)
     assert (one.state, two.state) == ("miss", "miss")

@@ -182,10 +182,10 @@ class Talking:
         assert self.app._ai is not None
         await self.app._ai._call.__self__.close()  # type: ignore[attr-defined]
 
-    def user(self, user_id: str = ADA, *, life_s: int = 600) -> dict[str, str]:
-        """Their headers."""
+    def user(self, user_id: str = ADA, *, life_s: int = 600, age_s: int = 0) -> dict[str, str]:
+        """Their headers, of a token that was made so long ago."""
         subject = TokenSubject(user_id, f"{user_id}@example.com", "session", {}, {})
-        token = Tokens(self.keys).sign(subject, now_s=int(time.time()), life_s=life_s)
+        token = Tokens(self.keys).sign(subject, now_s=int(time.time()) - age_s, life_s=life_s)
         return {"apikey": self.keys.anon, "authorization": f"Bearer {token}"}
 
     @property
