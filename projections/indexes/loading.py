@@ -42,8 +42,8 @@ SMALL_BYTES_MAX: Final = 256 * 1024
 
 class Loaded(Struct):
     works: list[Work] = []
-    settled: list[Waiting] = []
-    """As they are published."""
+    settled: list[tuple[Waiting, str | None]] = []
+    """As they are published; with `updated_at` of their sources."""
     failed: list[tuple[Waiting, ButterbaseError]] = []
     """For good, as long as they are as they are."""
     held_up: dict[int, ButterbaseError | None] = {}
@@ -52,7 +52,8 @@ class Loaded(Struct):
     @property
     def rows(self) -> list[Waiting]:
         """Those that something became of."""
-        return [work.row for work in self.works] + self.settled + [row for row, _ in self.failed]
+        done = [row for row, _ in (*self.settled, *self.failed)]
+        return [work.row for work in self.works] + done
 
 
 class Loader:
@@ -109,8 +110,9 @@ class Loader:
         for row in taken:
             source = there.get(row.key)
             hash_ = None if source is None else source_hash(source)
-            if hash_ is not None and hash_ == row.source_hash and row.passage_count is not None:
-                loaded.settled.append(row)
+            is_published = hash_ == row.source_hash and row.passage_count is not None
+            if source is not None and is_published:
+                loaded.settled.append((row, source.updated_at))
             else:
                 changed.append((row, source, hash_))
         pieces = await asyncio.to_thread(
@@ -142,6 +144,7 @@ class Loader:
             row,
             version,
             source_hash=hash_,
+            source_updated_at=None if source is None else source.updated_at,
             metadata="{}" if source is None else source.metadata,
             difference=compare(passages, known),
             without=have,

@@ -32,6 +32,8 @@ class SourceRow(Struct, frozen=True):
     """JSON; of a text that was a file."""
     title: str = ""
     """A document's."""
+    updated_at: str | None = None
+    """A document's, in Postgres's text format."""
 
 
 class Passage(Struct, frozen=True):

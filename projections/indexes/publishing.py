@@ -80,7 +80,7 @@ values ({version}, {values}, %(field)s, %(ordinal)s, %(content)s, %(heading)s, %
 _DONE: Final = """
 update ai.index_rows
 set done_generation = %(generation)s, passage_count = %(passages)s, source_hash = %(hash)s,
-  indexed_at = now(), passages_total = null, passages_embedded = null,
+  source_updated_at = %(updated_at)s, passages_total = null, passages_embedded = null,
   attempts = 0, retry_at = null, error_code = null, error = null
 where version_id = %(version)s and key = %(key)s
 """
@@ -112,6 +112,7 @@ class Publication(Struct, frozen=True):
     """What was published when it was compared with the row."""
     source_hash: str | None
     """None: the row is gone."""
+    source_updated_at: str | None
     metadata: str
     difference: Difference
     vectors: Mapping[str, Vector]
@@ -349,6 +350,7 @@ def _done(row: Publication) -> dict[str, object]:
         "generation": row.generation,
         "passages": None if row.source_hash is None else row.passage_count,
         "hash": row.source_hash,
+        "updated_at": row.source_updated_at,
     }
 
 

@@ -59,10 +59,10 @@ returning done_generation = generation
 _SETTLE: Final = """
 update ai.index_rows r
 set done_generation = e.generation, attempts = 0, retry_at = null, error_code = null, error = null,
-  passages_total = null, passages_embedded = null
+  source_updated_at = e.source_updated_at, passages_total = null, passages_embedded = null
 from (
   select (e ->> 0)::bigint as version_id, array(select jsonb_array_elements_text(e -> 1)) as key,
-    (e ->> 2)::bigint as generation
+    (e ->> 2)::bigint as generation, (e ->> 3)::timestamptz as source_updated_at
   from jsonb_array_elements(%(rows)s::jsonb) e
 ) e
 where r.key = e.key and r.version_id = e.version_id and r.done_generation < e.generation
@@ -109,9 +109,9 @@ async def published_rows(
     return [Waiting(version_id, tuple(key), *more) for version_id, key, *more in rows]
 
 
-async def settle(conn: AsyncConnection, rows: Sequence[Waiting]) -> None:
-    """What is published of them is what they are."""
-    settled = [(row.version_id, row.key, row.generation) for row in rows]
+async def settle(conn: AsyncConnection, rows: Sequence[tuple[Waiting, str | None]]) -> None:
+    """What is published of them is what they are. With each its source's `updated_at`."""
+    settled = [(row.version_id, row.key, row.generation, updated_at) for row, updated_at in rows]
     await conn.execute(_SETTLE, {"rows": msgspec.json.encode(settled).decode()})
 
 

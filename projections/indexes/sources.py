@@ -32,7 +32,7 @@ _SESSION: Final = {
 
 _DOCUMENTS: Final = """
 select array[d.id::text], s.size, d.metadata::text, d.layout::text, d.title,
-  case when s.size <= %(bytes_max)s then d.content end
+  d.updated_at::text, case when s.size <= %(bytes_max)s then d.content end
 from ai.documents d
 cross join lateral (select coalesce(octet_length(d.content), 0) as size) s
 where d.id = any(%(ids)s::uuid[])
@@ -89,8 +89,9 @@ class Sources:
                 metadata=metadata,
                 layout=layout,
                 title=title,
+                updated_at=updated_at,
             )
-            for key, size, metadata, layout, title, *texts in found
+            for key, size, metadata, layout, title, updated_at, *texts in found
         }
 
     async def keys(self, version: Version, after: Key | None, count: int) -> list[Key]:
@@ -160,7 +161,7 @@ class Sources:
         ]
         statement = sql.SQL(
             "select array[{keys}], size.bytes, jsonb_build_object({filters})::text, null, '',"
-            " {texts} from unnest({arrays}) as wanted ({names}) join {source} s on {matches}"
+            " null, {texts} from unnest({arrays}) as wanted ({names}) join {source} s on {matches}"
             " cross join lateral (select {size} as bytes) size"
         ).format(
             keys=_key_texts(version),

@@ -21,6 +21,7 @@ class Work:
         version: Version,
         *,
         source_hash: str | None = None,
+        source_updated_at: str | None = None,
         metadata: str = "{}",
         difference: Difference | None = None,
         without: Collection[str] = (),
@@ -29,7 +30,8 @@ class Work:
     ) -> None:
         """`without`: hashes of passages that need no vector. `order` grows with each."""
         self.row, self.version = row, version
-        self.source_hash, self.metadata = source_hash, metadata
+        self.source_hash, self.source_updated_at = source_hash, source_updated_at
+        self.metadata = metadata
         self.difference = difference or Difference((), (), ())
         self.byte_count, self.order = byte_count, order
         needed = {passage.content_hash: passage for passage in self.difference.new}
@@ -77,6 +79,7 @@ class Work:
             generation=self.row.generation,
             done_generation=self.row.done_generation,
             source_hash=self.source_hash,
+            source_updated_at=self.source_updated_at,
             metadata=self.metadata,
             difference=self.difference,
             vectors=self.vectors,

@@ -193,6 +193,33 @@ async def test_a_large_file_arrives_whole(working: Api) -> None:
 # How it fares
 
 
+async def test_what_was_indexed_of_a_state_before_is_not_ready(api: Api) -> None:
+    ana = await api.sign_up("ana@example.com")
+    await make(api, ana)
+    embedder = LazyEmbedder(EmbedderSettings(), MODELS_DIR)
+    update = "update ai.documents set content = %s where id = %s"
+    with psycopg.connect(api.installation.main.dsn) as conn:
+        conn.execute("select now()")  # that of its change, which others do not see before its end
+        async with following(api.installation, embedder):
+            sent = await api.client.post(DOCUMENTS, json={"text": "Before."}, headers=ana)
+            id_ = sent.json()["id"]
+
+            async def is_ready() -> bool:
+                return bool((await shown(api, ana, id_))["status"] == "ready")
+
+            await until(is_ready)
+        conn.execute(update, ["After.", id_])
+        conn.commit()
+        assert (await shown(api, ana, id_))["status"] == "chunking"
+        async with following(api.installation, embedder):
+            await until(is_ready)
+            # With the same text there is nothing to do, and that is known.
+            conn.execute(update, ["After.", id_])
+            conn.commit()
+            await until(is_ready)
+    await embedder.close()
+
+
 async def test_a_file_is_followed_until_its_pages_are_passages(api: Api) -> None:
     ana = await api.sign_up("ana@example.com")
     await make(api, ana)

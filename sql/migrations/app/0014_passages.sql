@@ -179,7 +179,8 @@ create table ai.index_rows (
   -- Of the published state; the hash is of all that its passages depend on.
   passage_count integer,
   source_hash text,
-  indexed_at timestamptz,
+  -- Of a document: its updated_at in the state that was read last.
+  source_updated_at timestamptz,
   primary key (key, version_id)
 );
 

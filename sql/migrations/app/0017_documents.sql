@@ -73,7 +73,7 @@ select d.id as document_id,
       else 'embedding' end
     when r.error is not null then 'dead'
     -- The log has not told of the last change yet.
-    when r.indexed_at < d.updated_at then 'chunking'
+    when r.source_updated_at is distinct from d.updated_at then 'chunking'
     else 'ready'
   end as status,
   coalesce(r.passages_total, r.passage_count, 0) as passages_total,
