@@ -1,7 +1,6 @@
 """A projection that is slow or stuck, and the others, who do not notice."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 from psycopg import AsyncConnection
@@ -130,32 +129,3 @@ async def test_what_is_behind_survives_the_process(
         await until(is_in_step)
         assert consumer.acknowledged > acknowledged
     assert await written(conn, ledger) == list(range(500))
-
-
-async def test_what_comes_in_the_pause_after_a_transaction_waits_and_is_held_in_the_log(
-    conn: AsyncConnection, installation: Installation
-) -> None:
-    log = log_of(installation.cluster, installation.main.name)
-    ledger, other = Ledger("ledger", ITEMS), Counter()
-    await conn.execute(ledger.make.encode())
-    runner = ProjectionRunner(ledger, log, pause_s=3600)
-    await insert(conn, 0, 1)  # it is read from the table: the pause begins with the next
-
-    async def is_written(count: int) -> bool:
-        return len(await written(conn, ledger)) >= count and runner.position() is None
-
-    async with reading(log, runner, other) as consumer:
-        await until(partial(is_written, 1))
-        await insert(conn, 1, 1)
-        await until(partial(is_written, 2))
-        await insert(conn, 2, 10)
-        await until(lambda: other.count == 12)
-        position = runner.position()
-        assert runner.backlog.waiting_change_count == 10
-        assert position is not None
-        assert consumer.acknowledged <= position
-    assert await written(conn, ledger) == [0, 1]
-    runner = ProjectionRunner(ledger, log)
-    async with reading(log, runner):
-        await until(partial(is_written, 12))
-    assert await written(conn, ledger) == list(range(12))
