@@ -129,3 +129,31 @@ async def test_what_is_behind_survives_the_process(
         await until(is_in_step)
         assert consumer.acknowledged > acknowledged
     assert await written(conn, ledger) == list(range(500))
+
+
+async def test_what_comes_in_the_pause_after_a_transaction_waits_and_is_held_in_the_log(
+    conn: AsyncConnection, installation: Installation
+) -> None:
+    log = log_of(installation.cluster, installation.main.name)
+    ledger, other = Ledger("ledger", ITEMS), Counter()
+    await conn.execute(ledger.make.encode())
+    applied: list[None] = []
+    runner = ProjectionRunner(ledger, log, on_applied=lambda: applied.append(None), pause_s=3600)
+    async with reading(log, runner, other) as consumer:
+        await until(lambda: len(applied) == 1)  # the table was read, and is empty
+        await insert(conn, 0, 1)
+        await until(lambda: len(applied) == 2)  # and the pause has begun
+        await insert(conn, 1, 10)
+        await until(lambda: other.count == 11 and runner.backlog.waiting_change_count == 10)
+        position = runner.position()
+        assert position is not None
+        assert consumer.acknowledged <= position
+    assert await written(conn, ledger) == [0]
+    runner = ProjectionRunner(ledger, log)
+    async with reading(log, runner):
+
+        async def are_all_written() -> bool:
+            return len(await written(conn, ledger)) >= 11
+
+        await until(are_all_written)
+    assert await written(conn, ledger) == list(range(11))
