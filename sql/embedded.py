@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from butterbase.sql.errors import SettingError
+from butterbase.sql.leftovers import stop_leftover
 from butterbase.sql.unprivileged import (
     ENVIRONMENT,
     Account,
@@ -294,51 +294,6 @@ def lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
-
-
-def stop_leftover(data_dir: Path) -> None:
-    """Stop the server that a killed supervisor left on the data. Raises SettingError.
-
-    The caller holds the lock, so no living supervisor owns that server.
-    """
-    pid_file = data_dir / "postmaster.pid"
-    try:
-        pid = int(pid_file.read_text().partition("\n")[0])
-    except (FileNotFoundError, ValueError):
-        return
-    arguments = _command_line(pid)
-    if not arguments:
-        return  # nobody has that number: Postgres sees so itself
-    if Path(arguments[0]).name != "postgres":
-        # Another program got the number after a crash. If it is of the server's user, Postgres
-        # would take it for a server and not start.
-        pid_file.unlink(missing_ok=True)
-        return
-    if str(data_dir) not in arguments:
-        return  # whether that one is on our data, Postgres sees from its shared memory
-    logger.warning("stopping Postgres %d, which was left running on %s", pid, data_dir)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGINT)
-    deadline = time.monotonic() + STOPPED_WITHIN_S
-    while _command_line(pid) == arguments:
-        if time.monotonic() > deadline:
-            raise SettingError(f"Postgres {pid} on {data_dir} does not stop; stop it by hand")
-        time.sleep(0.02)
-
-
-def _command_line(pid: int) -> list[str]:
-    """A process's arguments: none when it is gone, an empty first one when it is a zombie."""
-    if sys.platform == "linux":
-        try:
-            text = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return []
-        return os.fsdecode(text).split("\0")
-    else:  # noqa: RET505  mypy checks one branch per platform
-        try:
-            return run(["ps", "-o", "command=", "-p", str(pid)]).split()
-        except SettingError:
-            return []
 
 
 def free_port(port: int) -> int | None:

@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import settings
+from psycopg import AsyncConnection
 
 from butterbase.sql.embedded import EmbeddedPostgres
-from tests.installation import Installation, installed
+from tests.installation import Installation, install, installed
 from tests.postgres import Database, Databases
 
 # How long an example takes says more of the machine than of what is tested.
@@ -119,6 +120,13 @@ def postgres(server_dsn: str) -> Iterator[Databases]:
 
 
 @pytest.fixture
+def postgres_alone() -> Iterator[Databases]:
+    """A server of the test's own, for what all who use the shared one would feel."""
+    with contextmanager(embedded_server)() as dsn, closing(Databases(dsn)) as databases:
+        yield databases
+
+
+@pytest.fixture
 def database(postgres: Databases) -> Iterator[Database]:
     """An empty database, dropped after the test."""
     database = postgres.create()
@@ -139,3 +147,23 @@ def installation(
     """A control database and the app `main`, new for this test."""
     with installed(postgres, installation_template) as installation:
         yield installation
+
+
+@pytest.fixture
+def installation_alone(postgres_alone: Databases) -> Installation:
+    return install(postgres_alone, postgres_alone.create(), postgres_alone.create())
+
+
+@pytest.fixture
+async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
+    """As the superuser, connected to the control database."""
+    dsn = installation.control.dsn
+    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+async def main(installation: Installation) -> AsyncIterator[AsyncConnection]:
+    """As the superuser, connected to the app's database."""
+    async with await AsyncConnection.connect(installation.main.dsn, autocommit=True) as conn:
+        yield conn

@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -31,19 +30,6 @@ PUBLISHED = """
 select coalesce(array_agg(distinct schemaname), '{}'), coalesce(array_agg(tablename::text), '{}')
 from pg_publication_tables
 """
-
-
-@pytest.fixture
-async def control(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    dsn = installation.control.dsn
-    async with await AsyncConnection.connect(dsn, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture
-async def main(installation: Installation) -> AsyncIterator[AsyncConnection]:
-    async with await AsyncConnection.connect(installation.main.dsn, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.fixture

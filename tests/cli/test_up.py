@@ -103,8 +103,11 @@ def test_a_process_that_is_killed_is_started_again(up: Up, name: str) -> None:
 
 def test_the_embedded_postgres_is_started_again(up: Up) -> None:
     (killed,) = (p for p in descendants(up.pid) if "bin/postgres -D" in p.command)
+    sessions = descendants(killed.pid)
     os.kill(killed.pid, signal.SIGKILL)
     wait_until(lambda: "starting it again" in up.log.read_text(), "it is missed")
+    # They hear of it a little later, and until then answer as if nothing were amiss.
+    wait_until(lambda: not sessions & processes(), "its sessions end")
     wait_until(lambda: is_ready(up), "/readyz answers 200")
     sign_up(up)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
@@ -14,6 +15,8 @@ from butterbase.ingest.lsn import LSN, ZERO, parse_lsn
 from butterbase.ingest.settings import ConsumerSettings
 from butterbase.ingest.slot import ensure_publication, ensure_slot
 from tests.postgres import Database
+
+CAPTURES = Path(__file__).parents[2] / "sql" / "migrations" / "app" / "0010_captures.sql"
 
 DEADLINE_S = 20.0
 
@@ -149,3 +152,12 @@ async def capturing(database: Database) -> AsyncIterator[Capture]:
 async def capture(database: Database) -> AsyncIterator[Capture]:
     async with capturing(database) as capture:
         yield capture
+
+
+@pytest.fixture
+async def recording(database: Database) -> None:
+    """Before the capture is made: where its slots are recorded."""
+    table, _, _ = CAPTURES.read_text().partition("grant ")
+    async with await AsyncConnection.connect(database.dsn, autocommit=True) as conn:
+        await conn.execute("create schema butterbase")
+        await conn.execute(table.encode())

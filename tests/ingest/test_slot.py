@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
@@ -14,8 +13,6 @@ from butterbase.sql.errors import DatabaseUnavailableError
 from tests.ingest.conftest import Capture, Recorder, capturing
 from tests.installation import Installation
 from tests.postgres import Database, Databases
-
-CAPTURES = Path(__file__).parents[2] / "sql" / "migrations" / "app" / "0010_captures.sql"
 
 PUBLISHED = (
     "select schemaname, tablename from pg_publication_tables where pubname = %s order by 1, 2"
@@ -137,52 +134,6 @@ async def test_a_lost_connection_is_not_the_fault_of_the_slot(
         await other.execute("select pg_terminate_backend(%s, 5000)", [conn.info.backend_pid])
     with pytest.raises(DatabaseUnavailableError):
         await ensure_slot(conn, database.name)
-
-
-async def invalidate(capture: Capture) -> None:
-    conn = capture.conn
-    await conn.execute("alter system set max_slot_wal_keep_size = '1MB'")
-    try:
-        await conn.execute("select pg_reload_conf()")
-        for _ in range(3):
-            await conn.execute("select pg_logical_emit_message(false, '', ''), pg_switch_wal()")
-        await conn.execute("checkpoint")
-    finally:
-        await conn.execute("alter system reset max_slot_wal_keep_size")
-        await conn.execute("select pg_reload_conf()")
-
-
-@pytest.fixture
-async def recording(database: Database) -> None:
-    """Before the capture is made: where its slots are recorded."""
-    table, _, _ = CAPTURES.read_text().partition("grant ")
-    async with await AsyncConnection.connect(database.dsn, autocommit=True) as conn:
-        await conn.execute("create schema butterbase")
-        await conn.execute(table.encode())
-
-
-async def test_an_invalidated_slot_ends_its_consumer(capture: Capture) -> None:
-    await invalidate(capture)
-    with pytest.raises(SlotError, match=f'replication slot "{capture.slot}"') as refused:
-        await capture.consumer().run()
-    assert refused.value.hint is not None
-
-
-@pytest.mark.usefixtures("recording")
-async def test_an_invalidated_slot_is_made_anew_and_the_gap_is_recorded(
-    database: Database,
-) -> None:
-    async with capturing(database) as capture:
-        assert await read_resyncs(capture.conn, capture.slot) == []
-        await invalidate(capture)
-        lsn = await ensure_slot(capture.conn, capture.slot)
-        (resync,) = await read_resyncs(capture.conn, capture.slot)
-        assert (resync.lsn, resync.resync) == (lsn, "wal_removed")
-        reader = Recorder()
-        async with capture.consuming(reader):
-            await reader.wait_for_mark(capture.conn)
-        await ensure_slot(capture.conn, capture.slot)
-        assert len(await read_resyncs(capture.conn, capture.slot)) == 1
 
 
 @pytest.mark.usefixtures("recording")

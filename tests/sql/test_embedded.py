@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -83,6 +84,22 @@ def wait_until_gone(pid: int) -> None:
     # An orphan in a container whose first process reaps nobody stays as a zombie, without a cwd.
     while Path(f"/proc/{pid}/exe").exists():
         assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.01)
+
+
+def crash(server: EmbeddedPostgres, number: signal.Signals) -> None:
+    os.kill(postmaster(server.data_dir), number)
+    deadline = time.monotonic() + 20
+    while server.is_running:
+        assert time.monotonic() < deadline, "the server is still there"
+        time.sleep(0.01)
+
+
+def wait_until_runs(pid: int) -> None:
+    """Until that session is amid a query; its title says so."""
+    deadline = time.monotonic() + 20
+    while b" DO" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, f"session {pid} has nothing to do"
         time.sleep(0.01)
 
 
@@ -185,11 +202,24 @@ def test_a_server_that_crashed_recovers(server: EmbeddedPostgres) -> None:
     with psycopg.connect(server.start(), autocommit=True) as conn:
         conn.execute("set synchronous_commit = on")
         conn.execute("create table written as select 42 as answer")
-        pid = postmaster(server.data_dir)
-        os.kill(pid, signal.SIGQUIT)
-        wait_until_gone(pid)
-    assert not server.is_running
+        crash(server, signal.SIGQUIT)
     assert value(server.start(), "select answer from written") == 42
+
+
+def test_a_session_amid_a_query_does_not_keep_a_killed_server_from_starting(
+    server: EmbeddedPostgres,
+) -> None:
+    """It hears of its server's end only when it next waits for something."""
+    query = "do $$ declare ends timestamptz := clock_timestamp() + '60 s';"
+    query += " begin loop exit when clock_timestamp() > ends; end loop; end $$"
+    with closing(psycopg.connect(server.start(), autocommit=True)) as conn:
+        busy = conn.info.backend_pid
+        conn.pgconn.send_query(query.encode())
+        wait_until_runs(busy)
+        crash(server, signal.SIGKILL)
+        assert Path(f"/proc/{busy}/exe").exists()
+        assert value(server.start(), "select 1") == 1
+        assert not Path(f"/proc/{busy}/exe").exists()
 
 
 def test_data_of_postgres_16_is_opened_by_its_own_programs(directory: Path) -> None:
