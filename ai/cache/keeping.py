@@ -90,19 +90,23 @@ class Keeper:
                     self.tell_of_drop(question, "f")
                 return
             user_id = question.asking.user_id if question.is_of_user else None
-            await self._store.keep(
-                Row(
-                    app_id=question.app_id,
-                    id=question.id,
-                    user_id=user_id,
-                    prompt=question.asking.body,
-                    record=_record(fresh),
-                    created_s=entry.created_s,
-                    expires_s=entry.expires_s,
-                    meaning=meaning,
-                    replaced_before_s=question.asked_s if question.may_renew else question.oldest_s,
-                )
+            row = Row(
+                app_id=question.app_id,
+                id=question.id,
+                user_id=user_id,
+                prompt=question.asking.body,
+                record=_record(fresh),
+                created_s=entry.created_s,
+                expires_s=entry.expires_s,
+                meaning=meaning,
+                replaced_before_s=question.asked_s if question.may_renew else question.oldest_s,
             )
+            try:
+                await self._store.keep(row)
+            except ButterbaseError:
+                if is_shared:
+                    self.tell_of_drop(question, "f")
+                raise
             if is_shared:
                 await self._store.land(question.app_id, question.id, "k")
 

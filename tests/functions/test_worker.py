@@ -214,6 +214,30 @@ async def test_a_worker_whose_lease_is_over_writes_nothing(app: App) -> None:
     assert await app.count("succeeded") == 0
 
 
+async def test_an_end_that_postgres_refuses_keeps_nothing_else_waiting(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "RETRY_S", 0.01)
+    await app.conn.execute(
+        "alter table functions.invocations"
+        " add constraint refused check (payload::text <> '1' or status <> 'succeeded')"
+    )
+    await app.queue(await app.trigger("f", "queue", queue="q"), 1, 2)
+
+    async def handler(*_: object) -> int:
+        return 200
+
+    async with app.working(handler, jobs=1):
+        await until(lambda: _is(app, succeeded=1, running=1))
+        await app.conn.execute("alter table functions.invocations drop constraint refused")
+        await app.conn.execute(
+            "update functions.invocations set leased_until = now() where status = 'running'"
+        )
+        await until(lambda: _is(app, succeeded=2))
+    rows = await app.all("select payload::text, attempts from functions.invocations order by seq")
+    assert rows == [("1", 2), ("2", 1)]
+
+
 async def test_a_function_without_a_version_fails_its_invocations(app: App) -> None:
     trigger = await app.trigger("f", "queue", attempts=1, queue="q")
     await app.conn.execute("update functions.functions set active_version = null")

@@ -26,7 +26,7 @@ from butterbase.api.functions.runtime.model import (
 from butterbase.api.functions.tokens import FunctionTokens
 from butterbase.api.functions.versions import NOT_FLUSHED, QUERIES, Versions
 from butterbase.api.functions.work.backoff import BUSY_S, delay_s
-from butterbase.sql.errors import ButterbaseError
+from butterbase.sql.errors import ButterbaseError, DatabaseUnavailableError
 from butterbase.sql.pipeline import Executor, Statement
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ have queued."""
 QUIET_POLL_S: Final = 15.0
 """The same in an app without triggers."""
 RETRY_S: Final = 1.0
+REFUSED_COUNT_MAX: Final = 5
+"""So often an end that Postgres refuses is written again: what it is short of may come back."""
 LOST_COUNT_MAX: Final = 5
 """So often what a killed worker has left is claimed beyond its attempts: it may be what kills."""
 
@@ -221,16 +223,20 @@ class Worker:
     async def _write(
         self, query: str, job: Job, fields: dict[str, Any], *more: float | bool | None
     ) -> None:
-        """For as long as it takes, and as the lease is renewed meanwhile."""
+        """For as long as the database is away, the lease being renewed meanwhile. What Postgres
+        refuses time and again is left to its lease, and so runs again."""
         data = msgspec.json.encode(fields)
         statement = Statement.of(QUERIES[query], self._id, job.id, data, *more)
-        while True:
+        refused_count = 0
+        while refused_count < REFUSED_COUNT_MAX:
             try:
                 await self._executor.run(statement)
                 return
             except ButterbaseError as error:
+                refused_count += not isinstance(error, DatabaseUnavailableError)
                 logger.warning("app %s: the end of an invocation waits: %s", self._app_id, error)
                 await asyncio.sleep(RETRY_S)
+        logger.error("app %s: the end of %s is not written", self._app_id, job.id)
 
     async def _renew(self) -> None:
         """Of the rows that are worked on. One of which we never heard that it was claimed, as the

@@ -66,6 +66,23 @@ async def test_a_failure_is_the_leaders_alone(worker: Worker, other: Worker, des
     assert (await worker.find()).state == "hit"
 
 
+async def test_an_answer_that_cannot_be_written_is_nothing_to_wait_for(
+    worker: Worker, other: Worker, desk: Desk
+) -> None:
+    tasks = find_all(worker, other)
+    (lead,) = await leads_of(tasks)
+    await until(lambda: flights(desk) == [(True,)])
+    desk.execute("alter table butterbase.ai_cache add constraint refused check (false) not valid")
+    try:
+        await lead.keep(fresh())
+        await until(lambda: flights(desk) == [])
+    finally:
+        desk.execute("alter table butterbase.ai_cache drop constraint refused")
+    for lookup in await asyncio.gather(*tasks):
+        if lookup.state == "miss":
+            lookup.drop()
+
+
 async def test_when_the_leader_leaves_another_takes_its_place(
     worker: Worker, other: Worker, desk: Desk
 ) -> None:
