@@ -19,7 +19,9 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from butterbase.projections.usage import AI_CALL, AiCall, encode_call
+from butterbase.ingest.lsn import LSN, parse_lsn
+from butterbase.projections.budgets import EndedCall, lock_ledger, settle
+from butterbase.projections.usage import AI_CALL, AiCall, UsageProjection, encode_call
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,16 @@ where (r.worker = any(%(dead)s) or r.expires_at < now())
   and not exists (select from butterbase.events e where e.call_id = r.call_id)
 order by r.call_id
 limit %(count)s
+"""
+
+# The admission of a call may be committed after its event, when its worker lost the connection and
+# gave it up: no event is to come that would release it.
+_RECORDED = """
+select coalesce(array_agg(r.call_id), '{}'), pg_current_wal_insert_lsn()::text,
+  (select lsn::text from butterbase.checkpoints where projection = %(projection)s)
+from butterbase.ai_reservations r
+where (r.worker = any(%(dead)s) or r.expires_at < now())
+  and exists (select from butterbase.events e where e.call_id = r.call_id)
 """
 
 _INSERT = """
@@ -165,6 +177,8 @@ class Sweeper:
         self._dsn = dsn
         self._liveness = liveness or Liveness()
         self._clock = clock
+        self._recorded: dict[UUID, LSN] = {}
+        """Abandoned calls that have their event, and where the log was when they were seen."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -193,6 +207,7 @@ class Sweeper:
                 await writer.executemany(_INSERT, [_event(call) for call in calls])
             count += len(calls)
             logger.warning("%d calls to models were lost with their worker", len(calls))
+        await self._release(conn, dead)
         await conn.execute(_FORGET_WORKERS, [dead])
         return count
 
@@ -200,6 +215,18 @@ class Sweeper:
         async with conn.cursor(row_factory=class_row(_Abandoned)) as cursor:
             await cursor.execute(_ABANDONED, {"dead": dead, "count": CALL_COUNT_MAX})
             return await cursor.fetchall()
+
+    async def _release(self, conn: AsyncConnection, dead: list[UUID]) -> None:
+        """Release what is still reserved though the call's event has been settled."""
+        cursor = await conn.execute(_RECORDED, {"dead": dead, "projection": UsageProjection.name})
+        ((call_ids, now, applied),) = await cursor.fetchall()
+        now, applied = parse_lsn(now), parse_lsn(applied or "0/0")
+        self._recorded = {id_: self._recorded.get(id_, now) for id_ in call_ids}
+        if settled := sorted(id_ for id_, lsn in self._recorded.items() if lsn <= applied):
+            async with conn.transaction():
+                await lock_ledger(conn)
+                await settle(conn, [EndedCall(str(id_)) for id_ in settled])
+            logger.warning("%d calls to models were admitted after their end", len(settled))
 
 
 async def tidy(conn: AsyncConnection) -> None:

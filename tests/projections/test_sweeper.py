@@ -4,8 +4,9 @@ import asyncio
 import subprocess
 import sys
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from psycopg import AsyncConnection
 
 from butterbase.ai.money.ledger import Ledger
 from butterbase.projections.sweeper import Liveness, Sweeper, tidy
-from tests.ai.money.conftest import NANO, SERVICE, STREAM, USER, Books, as_role
+from tests.ai.money.conftest import ADMISSION, NANO, SERVICE, STREAM, USER, Books, as_role
 from tests.ai.money.conftest import books as books
 from tests.ai.money.conftest import money as money
 from tests.ai.money.conftest import money_template as money_template
@@ -139,6 +140,35 @@ async def test_a_call_that_ends_after_it_was_given_up_is_paid_for(books: Books) 
     await books.project()
     assert [row[3:] for row in books.periods()] == [(7, 0)]
     assert books.execute("select sum(requests), sum(cost_nanos) from butterbase.usage") == [(1, 7)]
+
+
+async def test_what_is_admitted_after_its_end_is_released_once_that_is_settled(
+    books: Books,
+) -> None:
+    books.put_budgets({"limit_nanos": 10 * NANO})
+    call_id = uuid4()
+    await books.settle(call_id, 3)
+    await books.ledger.admit(call_id, msgspec.structs.replace(ADMISSION, life_s=-301.0))
+    sweeper, before = Sweeper(""), books.execute("select pg_current_wal_insert_lsn()::text")[0][0]
+    books.execute("create table later (); drop table later")
+    async with await AsyncConnection.connect(
+        as_role(books.database, STREAM), autocommit=True
+    ) as conn:
+        await sweeper.sweep(conn)
+        # How far the projection has come: not to where the event was seen, then as far.
+        advance = (
+            "insert into butterbase.checkpoints (projection, lsn) values ('usage', %s)"
+            " on conflict (projection) do update set lsn = excluded.lsn"
+        )
+        books.execute(advance, before)
+        await sweeper.sweep(conn)
+        assert [row[3:] for row in books.periods()] == [(0, NANO)]
+        books.execute(advance, books.execute("select pg_current_wal_insert_lsn()::text")[0][0])
+        for _ in range(2):
+            await sweeper.sweep(conn)
+            assert [row[3:] for row in books.periods()] == [(0, 0)]
+    assert lost_events(books) == []
+    assert books.execute("select count(*) from butterbase.ai_reservations") == [(0,)]
 
 
 KILLED = """
