@@ -64,7 +64,7 @@ def test_unix_sockets_have_their_modes(theirs: Theirs, serve: Serve, directory: 
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(api))) as client:
         assert client.get("http://here/projects?id=eq.1").json() == [{"id": 1, "name": "one"}]
     wait_until(lambda: api.stat().st_mode & 0o777 == 0o606, "the socket has its mode")
-    assert server.admin("/ready").status_code == 200
+    wait_until(lambda: server.admin("/ready").status_code == 200, "it listens")
     api.unlink()
     assert server.admin("/live").status_code == 500
     assert not admin.exists()
