@@ -254,6 +254,8 @@ PROJECTIONS_COMMANDS: dict[str, tuple[str, Command]] = {
 
 FUNCTIONS_COMMANDS: dict[str, tuple[str, Command]] = {
     "deploy": ("deploy a function, or the next version of one", _functions),
+    "check": ("check the types of a function, before it is deployed", _functions),
+    "types": ("write down the types of what functions are given, for editors", _functions),
     "list": ("list an app's functions", _functions),
     "logs": ("print what a function logs", _functions),
     "rollback": ("go back to an earlier version of a function", _functions),

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,7 +11,7 @@ from typing import Any, Final
 
 import httpx
 
-from butterbase.api.functions.runtime.jail.spawner import find_deno
+from butterbase.cli import functions_deno
 from butterbase.cli.keys import find_keys
 from butterbase.cli.runtime import open_cluster
 from butterbase.cli.settings import Settings
@@ -42,13 +40,26 @@ def run(settings: Settings, arguments: Namespace) -> None:
 
 async def _deploy(settings: Settings, arguments: Namespace) -> None:
     body = await asyncio.to_thread(_described, arguments)
+    if arguments.check:
+        await functions_deno.check(settings, body["files"], body["entrypoint"])
     if arguments.bundle:
-        code = await _bundled(settings, body.pop("files"), body.pop("entrypoint"))
-        body["code"] = code
+        files, entrypoint = body.pop("files"), body.pop("entrypoint")
+        body["code"] = await functions_deno.bundle(settings, files, entrypoint)
     async with _api(settings, arguments) as api:
         made = await _ask(api, "POST", "", json=body)
         print(f"{arguments.function} is deployed, version {made['version']}")
         print(str(api.base_url).replace("/functions", "/fn") + arguments.function)
+
+
+async def _check(settings: Settings, arguments: Namespace) -> None:
+    path = _found(arguments.path, arguments.function)
+    files, entrypoint, _ = await asyncio.to_thread(_read, path)
+    await functions_deno.check(settings, files, entrypoint)
+    print(f"the types of {path} fit")
+
+
+async def _types(_settings: Settings, arguments: Namespace) -> None:
+    await asyncio.to_thread(_write_types, Path(arguments.directory))
 
 
 async def _list(settings: Settings, arguments: Namespace) -> None:
@@ -105,6 +116,8 @@ async def _logs(settings: Settings, arguments: Namespace) -> None:
 
 _ACTIONS: Final = {
     "deploy": _deploy,
+    "check": _check,
+    "types": _types,
     "list": _list,
     "rollback": _rollback,
     "delete": _delete,
@@ -231,6 +244,22 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(found, name)
 
 
+def _write_types(directory: Path) -> None:
+    """For editors and `deno check`. Raises SettingError."""
+    types, config = directory / functions_deno.TYPES, directory / "deno.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        types.write_text(functions_deno.types_text(), encoding="utf-8")
+        print(f"{types} has the types of what functions are given")
+        if not config.exists():
+            config.write_text(functions_deno.deno_json(f"./{types.name}"), encoding="utf-8")
+            print(f"{config} names them `butterbase`")
+        elif f'"./{types.name}"' not in _text(config):
+            print(f'add "butterbase": "./{types.name}" to the imports of {config}')
+    except OSError as error:
+        raise SettingError(f"{directory} cannot be written to: {error}") from None
+
+
 def _variables(arguments: Namespace) -> Iterator[tuple[str, str | None]]:
     """Name and value, None for one to remove. Raises SettingError."""
     if arguments.env_file:
@@ -260,28 +289,3 @@ def _json(text: str, source: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise SettingError(f"{source} is no JSON: {error}") from None
-
-
-async def _bundled(settings: Settings, files: dict[str, str], entrypoint: str) -> str:
-    """One module, by Deno, which fetches what is from elsewhere. Raises SettingError, JailError."""
-    deno = find_deno(settings.functions.functions_deno)
-    with tempfile.TemporaryDirectory(prefix="butterbase-deploy-") as name:
-        await asyncio.to_thread(_write, Path(name), files)
-        process = await asyncio.create_subprocess_exec(
-            str(deno),
-            *("bundle", "--quiet", "--platform", "deno", "--no-lock", entrypoint),
-            cwd=name,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=sys.stderr,
-        )
-        output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise SettingError("`deno bundle` failed; its messages above say why")
-    return output.decode()
-
-
-def _write(directory: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")

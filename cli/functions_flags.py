@@ -18,6 +18,22 @@ def add_functions_flags(made: Mapping[str, argparse.ArgumentParser]) -> None:
         )
         if name != "list":
             action.add_argument("function", metavar="NAME", help="the function's name")
+    made["check"].add_argument("function", metavar="NAME", help="the function's name")
+    for name in ("deploy", "check"):
+        made[name].add_argument(
+            "path",
+            nargs="?",
+            metavar="PATH",
+            help="its file or directory; default functions/NAME, functions/NAME.ts or the same"
+            " below supabase/. A function.json in the directory says the rest",
+        )
+    made["types"].add_argument(
+        "directory",
+        nargs="?",
+        default="functions",
+        metavar="DIRECTORY",
+        help="where functions are written (default %(default)s)",
+    )
     _add_deploy_flags(made["deploy"])
     made["logs"].add_argument("--follow", action="store_true", help="go on with what is to come")
     made["logs"].add_argument(
@@ -29,13 +45,6 @@ def add_functions_flags(made: Mapping[str, argparse.ArgumentParser]) -> None:
 
 
 def _add_deploy_flags(deploy: argparse.ArgumentParser) -> None:
-    deploy.add_argument(
-        "path",
-        nargs="?",
-        metavar="PATH",
-        help="its file or directory; default functions/NAME, functions/NAME.ts or the same below"
-        " supabase/. A function.json in the directory says the rest",
-    )
     deploy.add_argument(
         "--allow-net",
         action="append",
@@ -70,4 +79,9 @@ def _add_deploy_flags(deploy: argparse.ArgumentParser) -> None:
         "--bundle",
         action="store_true",
         help="let `deno bundle` fetch what it imports from npm:, jsr: and https:, here",
+    )
+    deploy.add_argument(
+        "--check",
+        action="store_true",
+        help="deploy only what `deno check` finds no fault with, here",
     )

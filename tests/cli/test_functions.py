@@ -103,22 +103,64 @@ async def test_a_function_is_deployed_listed_rolled_back_and_deleted(
     write(here / "functions/hi.ts")
     settings = load_settings({}, {}, here / "none")
 
-    async def run(*words: str) -> str:
+    async def ask(*words: str) -> str:
         where = ("--url", str(api.client.base_url), "--key", api.keys.service_role)
         arguments = parser().parse_args(["functions", *words, *where])
         await asyncio.to_thread(functions.run, settings, arguments)
         return capsys.readouterr().out
 
-    assert "hi is deployed, version 1" in await run("deploy", "hi")
-    deployed = await run("deploy", "hi", "--no-verify-jwt")
+    assert "hi is deployed, version 1" in await ask("deploy", "hi")
+    deployed = await ask("deploy", "hi", "--no-verify-jwt")
     assert deployed.endswith("/v1/main/fn/hi\n")
-    assert (await run("list")).startswith("hi  version 2  anybody")
-    assert await run("rollback", "hi") == "hi is at version 1\n"
-    assert await run("rollback", "hi", "--version", "2") == "hi is at version 2\n"
-    assert await run("logs", "hi") == ""
-    assert await run("delete", "hi") == "hi is deleted\n"
+    assert (await ask("list")).startswith("hi  version 2  anybody")
+    assert await ask("rollback", "hi") == "hi is at version 1\n"
+    assert await ask("rollback", "hi", "--version", "2") == "hi is at version 2\n"
+    assert await ask("logs", "hi") == ""
+    assert await ask("delete", "hi") == "hi is deleted\n"
     with pytest.raises(functions.DeployRefusedError, match="function_not_found"):
-        await run("delete", "hi")
+        await ask("delete", "hi")
     write(here / "functions/hi.ts", "export default (")
     with pytest.raises(functions.DeployRefusedError, match=r"hi\.ts:1:17"):
-        await run("deploy", "hi")
+        await ask("deploy", "hi")
+
+
+TYPED = """
+import type { Context } from "butterbase";
+import { total } from "./lib/total.ts";
+export default async (_req: Request, ctx: Context) =>
+  Response.json(total((await ctx.db.from("orders").select()).data ?? [], ctx.user?.sub));
+export const untyped = (req, ctx) => ctx.anything;
+"""
+
+
+def run(here: Path, *words: str) -> None:
+    functions.run(load_settings({}, {}, here / "none"), parser().parse_args(["functions", *words]))
+
+
+def test_types_are_checked_by_the_place_where_they_do_not_fit(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "functions/sum/index.ts", TYPED)
+    library = here / "functions/sum/lib/total.ts"
+    write(library, "export const total = (rows: number[], _of?: string) => rows.length;\n")
+    run(here, "check", "sum")
+    assert capsys.readouterr().out == "the types of functions/sum fit\n"
+    write(library, "export const total = (rows: number[], of: string) => rows.length + of;\n")
+    for words in (("check", "sum"), ("deploy", "sum", "--check", "--key", "k")):
+        with pytest.raises(SettingError, match="`deno check` failed"):
+            run(here, *words)
+        assert "at index.ts:5:" in capsys.readouterr().err
+
+
+def test_types_are_written_for_editors_and_a_config_that_is_there_stays(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(here, "types")
+    config = here / "functions/deno.json"
+    assert json.loads(config.read_text())["imports"] == {"butterbase": "./butterbase.d.ts"}
+    assert "interface Context" in (here / "functions/butterbase.d.ts").read_text()
+    config.write_text('{"imports": {}}')
+    capsys.readouterr()
+    run(here, "types")
+    assert 'add "butterbase": "./butterbase.d.ts" to the imports' in capsys.readouterr().out
+    assert config.read_text() == '{"imports": {}}'

@@ -15,6 +15,8 @@ FORMS = {
     "top-level await": "const n = await 1\nexport default () => Response.json([n])",
     "a node module": "import { Buffer } from 'node:buffer'\n"
     "export default () => Response.json([Buffer.from([1])[0]])",
+    "imported types": "import { type Claims, Context } from 'butterbase'\n"
+    "export default (_: Request, c: Context) => Response.json([1, c.user as Claims].slice(0, 1))",
     "an enum": "enum N { ONE = 1 }\nexport default () => Response.json([N.ONE])",
 }
 
