@@ -39,7 +39,8 @@ export async function send(method, path, { headers = {}, body, signal } = {}) {
   }
 }
 
-/** The JSON of a call with the key or token. Raises CallError for any other status than 2xx. */
+/** The JSON of a call with the key or token, undefined where 204 has none. Raises CallError for any
+ * other status than 2xx. */
 export async function callJson(method, path, { key, token, value, signal } = {}) {
   const headers = key ? { apikey: key } : {};
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -48,7 +49,7 @@ export async function callJson(method, path, { key, token, value, signal } = {})
   const answer = await send(method, path, { headers, body, signal });
   const parsed = parseJson(answer.text);
   if (!answer.ok) throw new CallError(explain(answer.status, parsed), answer.status);
-  if (parsed === undefined) throw new CallError(`${path} did not answer with JSON.`, answer.status);
+  if (parsed === undefined && answer.status !== 204) throw new CallError(`${path} did not answer with JSON.`, answer.status);
   return parsed;
 }
 

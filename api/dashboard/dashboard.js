@@ -3,6 +3,7 @@
 import { CallError, callJson, parseJson, send } from "./client.js";
 import { showConfig, startConfig } from "./config.js";
 import { byId, bytes, count, setRows, setText, setTotals } from "./dom.js";
+import { showIndexes, startIndexes } from "./indexes.js";
 import { showMails } from "./mails.js";
 import { endSession, renewed, signIn } from "./operator.js";
 import { startPlayground } from "./playground.js";
@@ -93,7 +94,10 @@ async function refresh() {
   const { signal } = leaving;
   if (session) await keepSignedIn();
   const shown = [showReadiness()];
-  if (key) shown.push(showUsage(signal), showConfig(key, signal), showMails(key, signal));
+  if (key) {
+    shown.push(showUsage(signal), showConfig(key, signal), showIndexes(key, signal));
+    shown.push(showMails(key, signal));
+  }
   await Promise.all(shown);
 }
 
@@ -183,6 +187,7 @@ byId("usage-end").value = new Date(now).toISOString().slice(0, 10);
 byId("usage-start").value = new Date(now - (USAGE_DAYS - 1) * 86_400_000).toISOString().slice(0, 10);
 
 startConfig(() => key);
+startIndexes(() => key, () => showIndexes(key, leaving.signal));
 startPlayground(() => key);
 showKeyed();
 keepRefreshing();

@@ -13,7 +13,10 @@ export function setText(id, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** Rows of cells; a cell is text, or { text, number, share, state, more }; `more` is folded up. */
+/**
+ * Rows of cells; a cell is text, or { text, number, share, state, faint, more }, of which `faint` is
+ * smaller and `more` folded up; or { name, actions }, buttons that are told apart by their data.
+ */
 export function setRows(id, rows, { empty }) {
   const body = byId(id);
   if (isShown(body, [rows, empty])) return;
@@ -66,16 +69,34 @@ function row(cells) {
 }
 
 function cell(content) {
-  const { text, number, share, state, more } =
+  const { text, number, share, state, faint, more, name, actions } =
     typeof content === "object" ? content : { text: content };
+  if (actions) return buttons(name, actions);
   const made = more ? folded(text, more) : element("td", text);
   if (number) made.className = "number";
   if (state) made.dataset.state = state;
+  if (faint) {
+    const small = element("div", faint);
+    small.className = "hint";
+    made.append(small);
+  }
   if (share !== undefined) {
     const bar = element("div");
     bar.className = "bar";
     bar.style.width = `${(100 * share).toFixed(1)}%`;
     made.append(bar);
+  }
+  return made;
+}
+
+function buttons(name, actions) {
+  const made = element("td");
+  for (const { action, text } of actions) {
+    const button = element("button", text);
+    button.type = "button";
+    button.ariaLabel = `${text} ${name}`;
+    Object.assign(button.dataset, { action, name });
+    made.append(button);
   }
   return made;
 }
