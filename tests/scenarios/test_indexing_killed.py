@@ -159,10 +159,11 @@ async def test_killed_at_any_point_an_index_becomes_what_it_would_be_from_scratc
     writers = [asyncio.create_task(writer.write()) for _ in range(2)]
     until_count = 100
     await until(lambda: writer.change_count > until_count)
-    # One is made while all changes; its schema is published by it alone.
+    # One is made while all changes; its schema is published by it alone. In a thread: it waits for
+    # the writers.
     for index in ("'public.posts', columns => '{title,body}', filter => '{lang}'",
                   "'notes.notes', columns => '{body}'"):  # fmt: skip
-        installation.as_owner(f"select ai.index({index})")
+        await asyncio.to_thread(installation.as_owner, f"select ai.index({index})")
     for _ in range(KILL_COUNT):
         processes.start()
         await until(lambda: is_read(conn))
@@ -177,7 +178,7 @@ async def test_killed_at_any_point_an_index_becomes_what_it_would_be_from_scratc
     await until_settled(conn)
     for index in ("'public.posts', name => 'p', columns => '{title,body}', filter => '{lang}'",
                   "'notes.notes', name => 'n', columns => '{body}'"):  # fmt: skip
-        installation.as_owner(f"select ai.index({index})")
+        await asyncio.to_thread(installation.as_owner, f"select ai.index({index})")
     await until_settled(conn)
     tables = await fetch(
         conn, "select v.passages from ai.index_versions v join ai.indexes i on i.id = v.index_id"
