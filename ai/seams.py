@@ -117,6 +117,8 @@ class Guarded(Struct, frozen=True):
     """What the guard wants back with the answer; None: it does not want to see the answer."""
     added_bytes: int = 0
     """By which `request` may be longer than the client's."""
+    body: bytes | None = None
+    """Of `on_embedding`, in place of the client's."""
 
 
 class Guards(Protocol):
@@ -126,6 +128,10 @@ class Guards(Protocol):
 
     async def on_request(self, asking: Asking, request: ChatRequest) -> Guarded:
         """Raises AiError where the call is refused; a `verdicts` on the error is recorded."""
+        ...
+
+    async def on_embedding(self, asking: Asking) -> Guarded:
+        """As `on_request`. What an index of the app's embeds is not asked for."""
         ...
 
     def on_answer(self, guarded: Guarded, answer: ChatAnswer) -> ChatAnswer: ...

@@ -90,41 +90,66 @@ class AlertDelivery:
         (claimed,) = await self._apps.control.run(
             Statement.of(QUERIES["claim"], LEASE_S, CLAIMED_COUNT_MAX)
         )
-        for id_, app_id, data, age_s, alerts in claimed.rows():
-            is_told = alerts is None or await self._is_told(
-                (app_id or b"").decode(), (id_ or b"").decode(), data or b"", _ALERTS.decode(alerts)
+        for id_, app_id, data, age_s, alerts, *told in claimed.rows():
+            alert = _Due(
+                (app_id or b"").decode(), id_ or b"", data or b"", *(t == b"t" for t in told)
             )
+            is_told = alerts is None or await self._is_told(alert, _ALERTS.decode(alerts))
             if is_told or float(age_s or 0) > AGE_S_MAX:
                 await self._apps.control.run(Statement(QUERIES["drop"], (id_,)))
 
-    async def _is_told(self, app_id: str, id_: str, data: bytes, alerts: Alerts) -> bool:
+    async def _is_told(self, alert: "_Due", alerts: Alerts) -> bool:
+        """One who cannot be reached keeps the other from nothing, and neither is told twice."""
         try:
-            app = await self._apps.find(app_id)
+            app = await self._apps.find(alert.app_id)
             config = await app.auth.configs.get()
-            if alerts.hook is not None:
-                payload: dict[str, Any] = {"type": "ai.budget.alert", "app_id": app_id}
-                payload["data"] = msgspec.Raw(data)
-                await hooks.call(app, config, alerts.hook, payload)
-            if alerts.email is not None:
-                await _mail(app, config, alerts.email, id_, _ALERT.decode(data))
         except UnknownAppError:
             return True
         except ButterbaseError as error:
-            logger.warning("app %s: an alert of a budget is not delivered: %s", app_id, error)
+            logger.warning("app %s: an alert of a budget waits: %s", alert.app_id, error)
+            return False
+        is_told = True
+        if alerts.hook is not None and not alert.is_hook_told:
+            payload: dict[str, Any] = {"type": "ai.budget.alert", "app_id": alert.app_id}
+            payload["data"] = msgspec.Raw(alert.data)
+            calling = hooks.call(app, config, alerts.hook, payload)
+            is_told &= await self._try(alert, "hook", calling)
+        if alerts.email is not None and not alert.is_email_told:
+            mailing = _mail(app, config, alerts.email, alert)
+            is_told &= await self._try(alert, "email", mailing)
+        return is_told
+
+    async def _try(self, alert: "_Due", who: str, telling: Awaitable[object]) -> bool:
+        """Raises DatabaseError, DatabaseUnavailableError."""
+        try:
+            await telling
+        except ButterbaseError as error:
+            logger.warning("app %s: an alert of a budget is not delivered: %s", alert.app_id, error)
             return False
         except Exception:  # what is wrong with one app's keeps no other's from being told
-            logger.exception("app %s: an alert of a budget is not delivered", app_id)
+            logger.exception("app %s: an alert of a budget is not delivered", alert.app_id)
             return False
+        told = Statement(QUERIES["told"], (alert.id, who.encode()))
+        await self._apps.control.run(told)
         return True
 
 
-async def _mail(app: AppRuntime, config: AuthConfig, address: str, id_: str, alert: _Alert) -> None:
+class _Due(Struct, frozen=True):
+    app_id: str
+    id: bytes
+    data: bytes
+    is_hook_told: bool
+    is_email_told: bool
+
+
+async def _mail(app: AppRuntime, config: AuthConfig, address: str, alert: _Due) -> None:
     """Raises MailUnavailableError."""
     if config.mail.smtp is None:
         logger.warning("app %s: an alert of a budget is not mailed, it has no mail server", app.id)
         return
     mailer = SmtpMailer(config.mail.smtp, is_private_allowed=app.auth.web.is_private_allowed)
     try:
-        await mailer.send(Mail(f"ai-alert-{id_}", address, alert.letter(app.id)))
+        letter = _ALERT.decode(alert.data).letter(app.id)
+        await mailer.send(Mail(f"ai-alert-{alert.id.decode()}", address, letter))
     except MailRefusedError as error:
         logger.warning("app %s: an alert of a budget cannot be mailed: %s", app.id, error)

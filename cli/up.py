@@ -117,7 +117,6 @@ async def _children(cluster: Cluster, settings: Settings) -> AsyncIterator[list[
         environment["BUTTERBASE_AI_PRIVATE_BASE_URLS"] = "true"
     if settings.api.auth_private_urls is None and is_own_machine(settings):
         environment["BUTTERBASE_AUTH_PRIVATE_URLS"] = "true"
-    environment["BUTTERBASE_MASTER_KEY"] = cluster.master_key.text()
     environment[SUPERVISED] = str(os.getpid())
     commands = {"stream": ["stream"], "functions": ["functions", "serve"], "api": ["api"]}
     if not has_deno(settings):

@@ -132,9 +132,9 @@ class Keeper:
             self.start(leave())
             raise
 
-    def tell_of_drop(self, question: Question, how: str) -> None:
+    def tell_of_drop(self, question: Question, how: str) -> asyncio.Task[None]:
         """Other workers, as of butterbase.ai_cache_land."""
-        self.start(self._store.land(question.app_id, question.id, how))
+        return self.start(self._store.land(question.app_id, question.id, how))
 
     def start(self, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A step of its own, for which nobody has to wait."""

@@ -113,10 +113,17 @@ class Lead:
 
     def drop(self, *, has_left: bool = False) -> None:
         """`has_left`: only the client is at fault, and another one's call may well succeed."""
-        self._land("left" if has_left else "failed")
-        if self.is_shared:
-            self.is_shared = False
-            self._keeper.tell_of_drop(self.question, "l" if has_left else "f")
+        is_shared, self.is_shared = self.is_shared, False
+        if not has_left:
+            self._land("failed")
+            if is_shared:
+                self._keeper.tell_of_drop(self.question, "f")
+        elif is_shared:
+            # Not before it: what the next one in this worker has taken would be ended with it.
+            told = self._keeper.tell_of_drop(self.question, "l")
+            told.add_done_callback(lambda _: self._land("left"))
+        else:
+            self._land("left")
 
     def _land(self, landing: Landing) -> None:
         if self._flight is not None:

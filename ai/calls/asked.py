@@ -54,6 +54,7 @@ class Asked:
 
     def __init__(self, endpoint: Endpoint, body: bytes, *, beta: str = "") -> None:
         """Raises AiRequestError."""
+        _check_text(body)
         self.endpoint = endpoint
         self.body = body
         self.beta = beta
@@ -88,6 +89,12 @@ class Asked:
         self.__dict__["form"] = form
         self.is_rewritten = True
         self.byte_count += added_bytes
+
+    def replace_body(self, body: bytes) -> None:
+        """Another request for embeddings in the place of the client's. Raises AiRequestError."""
+        self.body = body
+        self.passing = _open(self.endpoint, body)
+        self.byte_count = max(self.byte_count, len(body))
 
     @cached_property
     def other_models(self) -> tuple[str, ...]:
@@ -135,6 +142,19 @@ def _open(endpoint: Endpoint, body: bytes) -> PassingRequest:
     fields = decode_json(ALL_FIELDS, body, refusal)
     model = decode_json(_EMBEDDINGS_FIELDS, body, refusal).model
     return PassingRequest(WireName.CHAT, fields, model)
+
+
+def _check_text(body: bytes) -> None:
+    """Of values that pass as they are nobody else reads the text. Raises AiRequestError."""
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise AiRequestError(
+            f"the body cannot be read: it is not UTF-8 (byte {error.start})",
+            hint="JSON is text in UTF-8",
+        ) from None
 
 
 def check_model(model: str) -> str:

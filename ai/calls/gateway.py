@@ -19,6 +19,7 @@ from butterbase.ai.calls.attempts import Attempts, Begun
 from butterbase.ai.calls.call import Call, Caller, Status
 from butterbase.ai.calls.passage import NOTHING_GIVEN, Answer, Client, Given, Passage
 from butterbase.ai.calls.recording import Recorder
+from butterbase.ai.calls.refusals import tell_call
 from butterbase.ai.calls.relay import Relay
 from butterbase.ai.config.configs import AiConfigs, AppConfig
 from butterbase.ai.embedders.errors import EmbeddingMismatchError
@@ -132,7 +133,10 @@ class Gateway:
                 meter_unanswered(passage.call, passage.asked, passage.tariff)
             self._recorder.end(passage.call, status, error)
             passage.end(None)
-            if error is None or error is raised:
+            if error is None:
+                raise
+            tell_call(error, passage.call)
+            if error is raised:
                 raise
             raise error from raised
 
@@ -259,14 +263,19 @@ class Gateway:
         guards, asking = self._seams.guards, passage.asking
         if guards is None or asking is None or asking.guard_rules == NULL:
             return None
-        if asked.endpoint is Endpoint.EMBEDDINGS:
-            return None
         try:
-            guarded = await guards.on_request(asking, asked.form)
+            if asked.endpoint is Endpoint.EMBEDDINGS:
+                if passage.call.caller.index is not None:
+                    return None
+                guarded = await guards.on_embedding(asking)
+            else:
+                guarded = await guards.on_request(asking, asked.form)
         except ButterbaseError as error:
             passage.call.guards = dict(getattr(error, "verdicts", {}))
             raise
         passage.call.guards = dict(guarded.verdicts)
+        if guarded.body is not None:
+            asked.replace_body(guarded.body)
         if guarded.request is not None:
             asked.rewrite(guarded.request, added_bytes=guarded.added_bytes)
         if guarded.memory is None:

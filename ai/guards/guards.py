@@ -1,6 +1,7 @@
 """The gateway's seam `Guards`: what an app wants to be looked at before its calls go out."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeAlias, cast
 
@@ -11,9 +12,14 @@ from butterbase.ai.errors import AiConfigError
 from butterbase.ai.guards.detectors import find_spans
 from butterbase.ai.guards.errors import InjectionError, InputTooLargeError, ToolDeniedError
 from butterbase.ai.guards.injection import find_injection
-from butterbase.ai.guards.policy import GuardPolicy
+from butterbase.ai.guards.policy import GuardPolicy, Kind
 from butterbase.ai.guards.redaction import Redaction, new_nonce
-from butterbase.ai.guards.rewriting import redact_request, restore_answer, texts_of
+from butterbase.ai.guards.rewriting import (
+    hide_in_embedding,
+    redact_request,
+    restore_answer,
+    texts_of,
+)
 from butterbase.ai.guards.streams import RestoringFilter
 from butterbase.ai.seams import Asking, Filter, Guarded
 from butterbase.ai.wire.decoding import ALL_FIELDS, try_decode
@@ -54,6 +60,24 @@ class GuardRail:
             return Guarded(verdicts=verdicts)
         return self._redacted(asking, request, policy, verdicts)
 
+    async def on_embedding(self, asking: Asking) -> Guarded:
+        """Raises GuardError, AiRequestError."""
+        policy = _policy(bytes(asking.guard_rules))
+        if policy is None:
+            return Guarded()
+        verdicts: _Verdicts = {}
+        _check_size(asking, policy, verdicts)
+        if not policy.redact:
+            return Guarded(verdicts=verdicts)
+        counts = Counter[Kind]()
+        body = hide_in_embedding(
+            asking.body, frozenset(policy.redact), counts, chars_max=REDACTED_CHARS_MAX
+        )
+        if body is None:
+            raise _too_long(verdicts)
+        verdicts["redaction"] = _told(counts)
+        return Guarded(verdicts=verdicts, body=body)
+
     def on_answer(self, guarded: Guarded, answer: ChatAnswer) -> ChatAnswer:
         return restore_answer(answer, cast("Redaction", guarded.memory))
 
@@ -66,20 +90,14 @@ class GuardRail:
         kinds = frozenset(policy.redact)
         texts = list(texts_of(read_tree(asking.body)))
         if sum(map(len, texts)) > REDACTED_CHARS_MAX:
-            verdicts["redaction"] = "refused"
-            raise InputTooLargeError(
-                f"more than {REDACTED_CHARS_MAX} characters cannot be redacted",
-                verdicts=verdicts,
-                hint="send less",
-            )
+            raise _too_long(verdicts)
         if not any(find_spans(text, kinds) for text in texts):
             verdicts["redaction"] = "none"
             return Guarded(verdicts=verdicts)
         # Also where nothing is found in the form: what it leaves out does not go on then.
         redaction = Redaction(kinds, self._nonce())
         rewritten = redact_request(request, redaction)
-        counts = redaction.counts
-        verdicts["redaction"] = ",".join(f"{k}:{counts[k]}" for k in sorted(counts)) or "none"
+        verdicts["redaction"] = _told(redaction.counts)
         memory = redaction if redaction else None
         return Guarded(rewritten, verdicts, memory, redaction.added_length)
 
@@ -91,6 +109,19 @@ def _policy(rules: bytes) -> GuardPolicy | None:
         return _POLICY.decode(rules)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise AiConfigError(f"guards: {error}", param="guards") from error
+
+
+def _told(counts: Mapping[Kind, int]) -> str:
+    return ",".join(f"{kind}:{counts[kind]}" for kind in sorted(counts)) or "none"
+
+
+def _too_long(verdicts: _Verdicts) -> InputTooLargeError:
+    verdicts["redaction"] = "refused"
+    return InputTooLargeError(
+        f"more than {REDACTED_CHARS_MAX} characters cannot be redacted",
+        verdicts=verdicts,
+        hint="send less",
+    )
 
 
 def _check_size(asking: Asking, policy: GuardPolicy, verdicts: _Verdicts) -> None:

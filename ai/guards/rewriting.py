@@ -1,6 +1,7 @@
 """Redaction over a whole request, and back over its answer; without IO."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from butterbase.ai.errors import AiRequestError
-from butterbase.ai.guards.redaction import Redaction
+from butterbase.ai.guards.policy import Kind
+from butterbase.ai.guards.redaction import Redaction, hide
 from butterbase.ai.wire.form import (
     NULL,
     ChatAnswer,
@@ -130,6 +132,29 @@ def _redacted(tree: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(tree, list):
         return [_redacted(value, redact) for value in tree]
     return tree
+
+
+def hide_in_embedding(
+    body: bytes, kinds: frozenset[Kind], counts: "Counter[Kind]", *, chars_max: int
+) -> bytes | None:
+    """The body of a request for embeddings without the values, which `counts` tells; None where it
+    has more text than that. Raises AiRequestError."""
+    tree = read_value(body)
+    if _has_tokens(tree.get("input")):
+        raise AiRequestError(
+            "the app redacts texts, and numbers of tokens cannot be read",
+            param="input",
+            hint="send the texts themselves",
+        )
+    if sum(map(len, texts_of(tree))) > chars_max:
+        return None
+    model = {"model": tree["model"]} if "model" in tree else {}
+    hidden = _redacted(tree, lambda text: hide(text, kinds, counts)) | model
+    return write_tree(hidden) if counts else body
+
+
+def _has_tokens(inputs: object) -> bool:
+    return isinstance(inputs, list) and not all(isinstance(text, str) for text in inputs)
 
 
 # The answer

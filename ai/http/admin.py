@@ -4,6 +4,7 @@ The api's middleware has verified the caller and set `req.context`: `app_id`, `c
 `request_id`. Errors have OpenAI's form on all of these paths.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
@@ -83,7 +84,7 @@ class ConfigResource:
     @errors_as_openais
     async def on_put(self, req: Request, resp: Response) -> None:
         check_is_service(req.context.claims)
-        change = decode_json(_CONFIG_CHANGE, await _read(req, _CONFIG_BYTES_MAX), AiConfigError)
+        change = decode_json(_CONFIG_CHANGE, await _read(req, _CONFIG_BYTES_MAX), _config_refusal)
         _answer(resp, await self._configs.change(req.context.app_id, change))
 
 
@@ -141,6 +142,13 @@ async def _read(req: Request, bytes_max: int) -> bytes:
     if len(body) < (req.content_length or 0):
         raise ClientLeftError
     return body
+
+
+def _config_refusal(reason: str) -> AiConfigError:
+    """Names the field as the other checks of the configuration do: `routes[0].targets`."""
+    at = re.search(r"`\$\.(\S+)`", reason) or re.search(r"unknown field `(\S+)`", reason)
+    # The reason has dots for a name that the client has given.
+    return AiConfigError(reason, param=at and at[1].partition("[...]")[0])
 
 
 def _days(req: Request) -> tuple[date, date]:

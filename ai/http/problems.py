@@ -4,6 +4,8 @@ https://platform.openai.com/docs/guides/error-codes
 https://platform.claude.com/docs/en/api/errors
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from butterbase.ai.errors import (
@@ -91,13 +93,18 @@ def status_of(error: ButterbaseError) -> int:
     return nearest(_STATUSES, type(error))
 
 
+def add_headers(error: ButterbaseError, headers: Mapping[str, str]) -> None:
+    """Of the answer that tells the error. A provider's own, as `retry-after`, stay."""
+    if isinstance(error, UpstreamRefusedError):
+        told = {**error.error.headers, **headers}
+        error.error = msgspec.structs.replace(error.error, headers=told)
+    else:
+        error.headers = {**getattr(error, "headers", {}), **headers}  # type: ignore[attr-defined]
+
+
 def forbid_retry(error: ButterbaseError) -> None:
     """Clients would make the request again by themselves, and what it has done a second time."""
-    if isinstance(error, UpstreamRefusedError):
-        headers = error.error.headers | _NO_RETRY
-        error.error = msgspec.structs.replace(error.error, headers=headers)
-    else:
-        error.headers = {**getattr(error, "headers", {}), **_NO_RETRY}  # type: ignore[attr-defined]
+    add_headers(error, _NO_RETRY)
 
 
 def wire_error(error: ButterbaseError, *, status: int | None = None) -> WireError:

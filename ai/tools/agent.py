@@ -11,6 +11,7 @@ from butterbase.ai.calls.asked import Endpoint
 from butterbase.ai.calls.call import Caller
 from butterbase.ai.calls.gateway import Gateway
 from butterbase.ai.calls.passage import NOTHING_GIVEN, Answer, Client, Given
+from butterbase.ai.calls.refusals import call_of, tell_headers
 from butterbase.ai.errors import AiError
 from butterbase.ai.http.problems import forbid_retry
 from butterbase.ai.providers.exchange import decode_whole
@@ -58,6 +59,8 @@ class Agent:
         try:
             return await _whole(course, first)
         except ButterbaseError as error:
+            course.totals.begun(call_of(error))
+            tell_headers(error, course.totals.headers_now)
             if course.totals.has_changed:
                 forbid_retry(error)
             raise

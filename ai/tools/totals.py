@@ -40,6 +40,11 @@ class Totals:
     def told(self, usage: Usage | None) -> None:
         self.usage = add(self.usage, usage or Usage())
 
+    @property
+    def headers_now(self) -> list[Header]:
+        """Where no answer of the last call is passed on."""
+        return self.headers(self._calls[-1].headers(is_ended=True)) if self._calls else []
+
     def headers(self, last: Iterable[Header]) -> list[Header]:
         """Those of the last call, with what all calls have cost."""
         attempts = sum(call.attempt_count for call in self._calls)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -110,6 +111,32 @@ async def test_who_fails_is_told_later_for_a_day(
     alert(installation, age="2 days")
     await AlertDelivery(apps).deliver()
     assert (len(developer.events), waiting(installation)) == (2, 1)
+
+
+async def test_who_cannot_be_reached_keeps_nobody_else_from_being_told_once(
+    apps: Apps, installation: Installation, developer: Developer, mail_server: MailServer
+) -> None:
+    reached = {"host": "127.0.0.1", "port": mail_server.port, "tls": "none"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        away = reached | {"port": listener.getsockname()[1]}
+    alerts = Alerts(hook=developer.url, email="boss@example.com")
+
+    async def deliver(status: int, smtp: dict[str, Any]) -> tuple[int, int, int]:
+        developer.status = status
+        await configure(apps, alerts, hooks={"secret": SECRET}, mail={"smtp": smtp})
+        with psycopg.connect(installation.control.dsn, autocommit=True) as conn:
+            conn.execute("update butterbase.ai_alerts set next_attempt_at = now()")
+        await AlertDelivery(apps).deliver()
+        return len(developer.events), len(mail_server.mails), waiting(installation)
+
+    alert(installation)
+    assert await deliver(500, reached) == (1, 1, 1)
+    assert await deliver(500, reached) == (2, 1, 1)
+    assert await deliver(200, reached) == (3, 1, 0)
+    alert(installation)
+    assert await deliver(200, away) == (4, 1, 1)
+    assert await deliver(200, away) == (4, 1, 1)
+    assert await deliver(200, reached) == (4, 2, 0)
 
 
 @pytest.mark.parametrize("app_id", ["main", "gone"])

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 
+from butterbase.cli.demo import upstream
 from tests.cli.processes import (
     Up,
     butterbase,
@@ -165,6 +166,30 @@ def test_keys_are_those_that_up_printed(up: Up) -> None:
     printed = butterbase("keys", cwd=up.directory).stdout.split()
     assert printed == ["anon", up.anon_key, "service_role", up.service_role_key]
     assert "there is no app x" in refusal(butterbase("keys", "--app", "x", cwd=up.directory))
+
+
+def test_what_is_sealed_can_be_opened_after_the_keys_were_rotated(up: Up) -> None:
+    config, headers = f"{up.url}/v1/main/ai/config", {"apikey": up.service_role_key}
+    with upstream.running_upstream() as url:
+        own = {"baseUrl": url, "byokKey": "sk-sealed-0123456789"}
+        assert httpx.put(config, json=own, headers=headers, timeout=30).status_code == 200
+        try:
+            for model in ("first", "second"):
+                done = butterbase("keys", "rotate", cwd=up.directory)
+                assert done.returncode == 0, done.stderr
+                # A change, so that no worker goes by what it has read before.
+                change = {"defaultModel": model}
+                httpx.put(config, json=change, headers=headers, timeout=30).raise_for_status()
+                answer = httpx.post(
+                    f"{up.url}/v1/main/chat/completions",
+                    json={"messages": [{"role": "user", "content": "Hi"}]},
+                    headers=headers,
+                    timeout=30,
+                )
+                assert answer.status_code == 200, answer.text
+        finally:
+            nothing = {"baseUrl": None, "byokKey": None, "defaultModel": None}
+            httpx.put(config, json=nothing, headers=headers, timeout=30).raise_for_status()
 
 
 def test_db_url_of_an_unknown_app_is_refused(up: Up) -> None:

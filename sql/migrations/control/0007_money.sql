@@ -129,6 +129,8 @@ create table butterbase.ai_alerts (
   id bigint generated always as identity primary key,
   app_id text not null,
   data jsonb not null,
+  -- Of `hook` and `email`, who knows it: the other one is tried again without them.
+  told text[] not null default '{}',
   created_at timestamptz not null default now(),
   next_attempt_at timestamptz not null default now()
 );

@@ -98,6 +98,30 @@ async def test_when_the_leader_leaves_another_takes_its_place(
     assert sum(text_of(lookup) == "the answer" for lookup in found) == COUNT - 2
 
 
+async def test_a_leader_that_leaves_ends_no_flight_but_its_own(
+    worker: Worker, other: Worker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = await worker.find()
+    tasks = [asyncio.create_task(each.find()) for each in (worker, other)]
+    await until(lambda: flights(desk) == [(True,)])
+    land, may_land = worker.cache._store.land, asyncio.Event()
+
+    async def land_late(*of: Any) -> None:
+        await may_land.wait()
+        await land(*of)
+
+    monkeypatch.setattr(worker.cache._store, "land", land_late)
+    lead.drop(has_left=True)
+    for _ in range(20):  # time enough for one to take its place too early
+        await asyncio.to_thread(flights, desk)
+    may_land.set()
+    await until(lambda: flights(desk) == [(True,)])
+    (lead,) = await leads_of(tasks)
+    await lead.keep(fresh())
+    found = [lookup for lookup in await asyncio.gather(*tasks) if lookup is not lead]
+    assert [text_of(lookup) for lookup in found] == ["the answer"]
+
+
 async def test_who_waits_may_leave(worker: Worker) -> None:
     tasks = find_all(worker)
     (lead,) = await leads_of(tasks)

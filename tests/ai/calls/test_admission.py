@@ -13,7 +13,16 @@ from butterbase.ai.calls.call import Caller
 from butterbase.ai.errors import AiStoppingError
 from butterbase.ai.settings import AiSettings
 from tests.ai.conftest import USER, Harness, running_gateway, sse_data, until
-from tests.ai.upstream import COMPLETION, DONE, USAGE, Upstream, answer, chunk, stream
+from tests.ai.upstream import (
+    COMPLETION,
+    DONE,
+    RATE_LIMITED,
+    USAGE,
+    Upstream,
+    answer,
+    chunk,
+    stream,
+)
 from tests.postgres import Database
 
 KEY_ID = "99999999-2222-4333-8444-555555555555"
@@ -84,6 +93,40 @@ async def test_the_headers_of_an_answer_tell_what_happened(priced: Harness) -> N
         "x-butterbase-budget-remaining-usd": "0.999971",
     }
     assert headers["x-request-id"] == "r-9"
+
+
+async def test_the_headers_of_an_error_tell_what_happened_too(
+    priced: Harness, upstream: Upstream
+) -> None:
+    await put(priced, budgets=[budget("1")])
+    upstream.script = answer(429, RATE_LIMITED, {"retry-after": "20"})
+    talk: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100}
+    asked = {"chat/completions": talk, "messages": talk, "responses": {"input": "Hi"}}
+    for path, fields in asked.items():
+        body = {"model": "gpt-test", "stream": True, **fields}
+        response = await priced.http.post(f"{priced.path}/{path}", json=body)
+        headers = response.headers
+        assert (response.status_code, headers["retry-after"]) == (429, "20")
+        told = {name: value for name, value in headers.items() if name.startswith("x-butterbase-")}
+        left = told["x-butterbase-budget-remaining-usd"]
+        assert told == {
+            "x-butterbase-request-id": headers["x-request-id"],
+            "x-butterbase-provider": "127.0.0.1",
+            "x-butterbase-model": "gpt-test",
+            "x-butterbase-attempts": "1",
+            "x-butterbase-cache": "off",
+            "x-butterbase-cost-usd": "0.00",
+            "x-butterbase-budget-remaining-usd": left,
+        }
+        assert 0.99 < float(left) <= 1
+
+
+async def test_a_refusal_of_ours_tells_that_nobody_was_asked(priced: Harness) -> None:
+    await put(priced, budgets=[budget("0.0001", period="day")])
+    headers = (await priced.chat(max_tokens=1000)).headers
+    assert headers["x-butterbase-attempts"] == "0"
+    assert headers["x-butterbase-cost-usd"] == "0.00"
+    assert "x-butterbase-provider" not in headers
 
 
 async def test_a_user_is_not_told_what_the_app_may_spend(priced: Harness) -> None:

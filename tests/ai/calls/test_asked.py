@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from butterbase.ai.calls.asked import Asked, Endpoint, References, count_references
-from butterbase.ai.errors import AiError, TokenLimitError
+from butterbase.ai.errors import AiError, AiRequestError, TokenLimitError
 from butterbase.ai.wire.protocols import WireName
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a.test/b.png"}}
@@ -56,6 +56,16 @@ def test_what_a_body_only_refers_to_is_counted(
     endpoint: Endpoint, fields: dict[str, Any], images: int, files: int
 ) -> None:
     assert count_references(asked(endpoint, **fields)) == References(images, files)
+
+
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+def test_a_body_that_is_no_utf_8_is_refused_wherever_the_fault_is(endpoint: Endpoint) -> None:
+    fields = {"model": "m", "messages": user("é"), "input": "é", "max_tokens": 5, "x": "é"}
+    body = json.dumps(fields, ensure_ascii=False).encode()
+    Asked(endpoint, body)
+    for at in [at for at in range(len(body)) if body[at : at + 2] == "é".encode()]:
+        with pytest.raises(AiRequestError, match=f"byte {at}"):
+            Asked(endpoint, body[:at] + b"\xff" + body[at + 2 :])
 
 
 def test_an_image_that_is_spelled_in_escapes_is_counted() -> None:

@@ -4,13 +4,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from butterbase.ai.prompts.store import NewPrompt, PromptStore
 from butterbase.ai.prompts.templates import Message
 from tests.ai.beside import OTHERS, ask, cache_of, configure, gateway_with_all, kept
 from tests.ai.conftest import Harness, sse_data
-from tests.ai.upstream import COMPLETION, DONE, Received, Script, Upstream, answer, chunk, stream
+from tests.ai.upstream import (
+    COMPLETION,
+    DONE,
+    EMBEDDINGS,
+    Received,
+    Script,
+    Upstream,
+    answer,
+    chunk,
+    stream,
+)
 from tests.postgres import Database
 
 
@@ -125,3 +136,52 @@ async def test_another_version_of_a_prompt_is_another_question(
         )
         assert cache_of(await ask(harness, prompt={"name": "greet"})) == "miss"
         await kept(harness)
+
+
+# Embeddings
+
+
+async def embed(harness: Harness, texts: object, **fields: object) -> httpx.Response:
+    body = {"model": "gpt-test", "input": texts, **fields}
+    return await harness.http.post(f"{harness.path}/embeddings", json=body)
+
+
+async def test_texts_to_embed_are_redacted_alike_each_time(
+    harness: Harness, upstream: Upstream
+) -> None:
+    await configure(harness, guards={"redact": ["email"]})
+    upstream.script = answer(200, EMBEDDINGS)
+    response = await embed(harness, ["eve@example.com wrote", f"I am {MAIL}"], user=MAIL, x=0.10)
+    assert response.status_code == 200, response.text
+    sent = upstream.last.json()
+    assert sent["input"] == ["EMAIL wrote", "I am EMAIL"]
+    assert (sent["model"], sent["user"], sent["x"]) == ("gpt-test", "EMAIL", 0.1)
+    event = await harness.the_event()
+    assert event["guards"] == {"redaction": "email:3"}
+    await embed(harness, f"I am {MAIL}")
+    assert upstream.last.json()["input"] == "I am EMAIL"
+
+
+async def test_texts_that_cannot_be_read_are_not_embedded_where_they_are_redacted(
+    harness: Harness, upstream: Upstream
+) -> None:
+    await configure(harness, guards={"redact": ["email"]})
+    upstream.script = answer(200, EMBEDDINGS)
+    for tokens in ([1, 2], [[1, 2], [3]], ["a", [1]]):
+        response = await embed(harness, tokens)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "input"
+    assert upstream.received == []
+    await configure(harness, guards={"inputBytesMax": 1000})
+    assert (await embed(harness, [1, 2])).status_code == 200
+
+
+async def test_what_is_to_be_embedded_has_the_limit_of_size_too(
+    harness: Harness, upstream: Upstream
+) -> None:
+    await configure(harness, guards={"inputBytesMax": 200})
+    upstream.script = answer(200, EMBEDDINGS)
+    response = await embed(harness, "x" * 200)
+    assert (response.status_code, upstream.received) == (413, [])
+    assert (await harness.the_event())["guards"] == {"size": "refused"}
+    assert (await embed(harness, "x")).status_code == 200

@@ -150,6 +150,24 @@ async def test_a_wrong_value_changes_nothing(harness: Harness, fields: dict[str,
     assert await get(harness) == EMPTY
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"maxTokensPerRequest": 0}, "maxTokensPerRequest"),
+        ({"budgets": [{"scope": "app", "period": "week", "limitUsd": 1}]}, "budgets[0].period"),
+        ({"routes": [{"match": "a"}]}, "routes[0]"),
+        ({"apiKey": KEY}, "apiKey"),
+        ([], None),
+    ],
+)
+async def test_the_field_at_fault_is_named(
+    harness: Harness, fields: object, param: str | None
+) -> None:
+    response = await harness.http.put(f"{harness.path}/ai/config", json=fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+
+
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
 async def test_only_the_service_role_sees_and_changes_it(harness: Harness, role: str) -> None:
     harness.http.headers.update({"x-test-role": role, "x-test-user": USER})

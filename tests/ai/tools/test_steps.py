@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from butterbase.ai.money.amounts import format_usd
 from butterbase.api.auth import tokens
 from tests.ai.tools.conftest import (
     ADA,
@@ -237,6 +238,10 @@ async def test_each_step_needs_room_in_the_budgets(talk: Talking) -> None:
     assert (second["status"], second["step"], second["budget_action"]) == ("failed", 2, "block")
     assert second["cost_nanos"] == 0
     await talk.events("ai.tool", 1)
+    told = response.headers
+    assert told["x-butterbase-cost-usd"] == format_usd(first["cost_nanos"])
+    assert (told["x-butterbase-attempts"], told["x-butterbase-steps"]) == ("1", "2")
+    assert told["x-butterbase-tool-calls"] == "1"
 
 
 @pytest.mark.parametrize("then", [hang_up, answer(503, {}), answer(429, RATE_LIMITED)])
