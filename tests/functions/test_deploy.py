@@ -167,6 +167,8 @@ INVALID: dict[str, dict[str, Any]] = {
     "long timeout": {"timeout_ms": 900_000},
     "memory": {"memory_mb": 4096},
     "member": {"nope": 1},
+    "too much": {"files": {"index.ts": HANDLER, "a.txt": "é" * 4_200_000}},
+    "another version": {"active_version": 1},
 }
 
 
@@ -300,6 +302,7 @@ async def test_a_key_that_opens_no_data_is_told_none_by_triggers(api: Api) -> No
         await api.client.post(url, json=mine | {"name": "theirs"}, headers=key),
         await api.client.patch(f"{url}/theirs", json={"env": {"A": "1"}}, headers=key),
         await api.client.post(f"{url}/theirs/rollback", headers=key),
+        await api.client.delete(f"{url}/theirs", headers=key),
     ):
         assert fault(answer) == (403, "function_grant_refused")
     with psycopg.connect(api.installation.main.dsn) as conn:

@@ -26,6 +26,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "in JSON in JSON": lambda s: json.dumps(json.dumps({"a": s})),
     "hexadecimal": lambda s: s.encode().hex(),
     "base64": lambda s: base64.b64encode(s.encode()).decode(),
+    "as btoa has it": lambda s: base64.b64encode(s.encode("latin-1")).decode(),
     "base64 for URLs": lambda s: base64.urlsafe_b64encode(s.encode()).decode(),
     "a user's": lambda s: base64.b64encode(f"user:{s}".encode()).decode(),
     "with neighbours": lambda s: base64.b64encode(f"ab:{s}:cd".encode()).decode(),

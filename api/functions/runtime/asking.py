@@ -106,7 +106,12 @@ class Requests:
         exchange.task.add_done_callback(lambda _: self._exchanges.pop(frame.stream, None))
 
     def _operate(self, frame: Frame) -> None:
-        asked = parse_operation(frame.payload)
+        try:
+            asked = parse_operation(frame.payload)
+        except RecursionError:
+            refused = refused_operation("what is asked with is nested too deeply")
+            self._write(encode(FrameType.RESULT, frame.stream, refused))
+            return
         call = self._find_call(asked.call)
         if call is None or len(self._operating) >= COUNT_MAX or frame.stream in self._operating:
             refused = refused_operation(_TOO_MANY if call else _ENDED)

@@ -65,18 +65,31 @@ class Call {
   }
 }
 
+/** An answer's head as the host takes it; it ends a process that sends it another one (call.py).
+ *  Throws TypeError. */
+function headOf(response) {
+  if (!(response instanceof Response)) throw new TypeError(`the handler answered ${cut(inspect(response), 200)}, which is no Response`);
+  const { status, bodyUsed } = response, headers = [...response.headers];
+  if (status < 200 || bodyUsed)
+    throw new TypeError(`the handler's Response cannot be sent (status ${status}${bodyUsed ? ", body already read" : ""})`);
+  if (headers.length > HEADER_COUNT_MAX) throw new TypeError(`the handler's Response has more than ${HEADER_COUNT_MAX} headers`);
+  let size = 0;
+  for (const [name, value] of headers) size += name.length + value.length;
+  if (size > HEADERS_BYTES_MAX) throw new TypeError(`the handler's Response has more than ${HEADERS_BYTES_MAX} bytes of headers`);
+  return { status, headers };
+}
+
 async function serveCall(call) {
   if (!await load.ended) { calls.delete(call.id); return; }
   try {
     const context = contextOf(call, load, operate, logger);
     const response = await current.run(call, () => handler(call.request(), context));
-    if (!(response instanceof Response) || response.status < 200 || response.bodyUsed) {
-      sendJson(FRAME.RESET, call.id, { kind: "invalid", name: "TypeError", stack: "",
-        message: response instanceof Response
-          ? `the handler's Response cannot be sent (status ${response.status}${response.bodyUsed ? ", body already read" : ""})`
-          : `the handler answered ${cut(inspect(response), 200)}, which is no Response` });
-    } else {
-      sendJson(FRAME.HEAD, call.id, { status: response.status, headers: [...response.headers] });
+    let head;
+    try { head = headOf(response); } catch (error) {
+      sendJson(FRAME.RESET, call.id, { kind: "invalid", ...describe(error), stack: "" });
+    }
+    if (head !== undefined) {
+      sendJson(FRAME.HEAD, call.id, head);
       if (response.body === null || call.head.method === "HEAD") {
         response.body?.cancel().catch(() => {});
         send(FRAME.END, call.id);

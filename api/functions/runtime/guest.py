@@ -184,7 +184,8 @@ class Guest(asyncio.Protocol):
         self._around.spawner.kill(self.pid)
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None and not self.is_dead:
+        # Its end of the channel may be gone before we are told of its death.
+        if self._transport is not None and not (self.is_dead or self._transport.is_closing()):
             self._transport.write(data)
             if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
                 logger.warning("a function's process was ended: it does not read")

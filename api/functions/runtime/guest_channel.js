@@ -12,6 +12,7 @@ const WINDOW_BYTES = 256 * 1024;
 const CHUNK_BYTES = 64 * 1024;
 const MESSAGE_CHARS_MAX = 8192;
 const STACK_CHARS_MAX = 8192;
+const HEADER_COUNT_MAX = 200, HEADERS_BYTES_MAX = 64 * 1024;
 const WARM_UP_ROUNDS = 4;
 const NULL_BODY = new Set([101, 103, 204, 205, 304]);
 
@@ -71,7 +72,15 @@ function send(type, stream, payload) {
   if (!isFlushing) { isFlushing = true; flushAfter(FLUSH_TURNS); }
 }
 
-const sendJson = (type, stream, value) => send(type, stream, encoder.encode(stringify(value)));
+// Half of a surrogate pair, as of text that was cut within an emoji, is no text that the host could
+// read: it goes as U+FFFD, as in every body. `stringify` writes it as \ud83d, and nothing else so.
+const HALF_OR_ESCAPE = /\\(?:ud[0-9a-f]{3}|.)/g;
+
+function sendJson(type, stream, value) {
+  let text = stringify(value);
+  if (text.includes("\\ud")) text = text.replace(HALF_OR_ESCAPE, (found) => found.length > 2 ? "\ufffd" : found);
+  send(type, stream, encoder.encode(text));
+}
 
 function sendCredit(stream, count) {
   const payload = new Uint8Array(4);

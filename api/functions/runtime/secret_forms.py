@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -42,6 +43,9 @@ def _forms(secret: str) -> Iterator[str]:
     yield data.hex()
     yield data.hex().upper()
     yield from _in_base64(data)
+    if not secret.isascii():
+        with suppress(UnicodeEncodeError):
+            yield from _in_base64(secret.encode("latin-1"))  # btoa
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

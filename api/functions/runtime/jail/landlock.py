@@ -47,6 +47,8 @@ class Allowed(Struct, frozen=True):
     executable: tuple[str, ...] = LIBRARIES
     readable: tuple[str, ...] = READABLE
     writable: tuple[str, ...] = WRITABLE
+    owned: tuple[str, ...] = ()
+    """Directories in which everything may be done."""
 
 
 def version() -> int:
@@ -73,6 +75,7 @@ def create_ruleset(abi: int, allowed: Allowed, executable_fd: int) -> int:
     _allow_paths(ruleset, allowed.executable, _EXECUTE | _READ_FILE | _READ_DIRECTORY)
     _allow_paths(ruleset, allowed.readable, _READ_FILE | _READ_DIRECTORY)
     _allow_paths(ruleset, allowed.writable, _READ_FILE | _WRITE_FILE)
+    _allow_paths(ruleset, allowed.owned, attributes[0])
     return ruleset
 
 
