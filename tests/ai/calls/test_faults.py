@@ -154,7 +154,7 @@ async def test_a_stream_that_does_not_end_is_a_timeout(
 ) -> None:
     upstream.script = stream(chunk("a"), None)
     settings = AiSettings(
-        ai_base_url=upstream.base_url, ai_total_timeout_s=0.3, ai_first_token_timeout_s=0.1
+        ai_base_url=upstream.base_url, ai_total_timeout_s=1.5, ai_first_token_timeout_s=1.5
     )
     async with running_gateway(control, settings) as harness:
         response = await harness.chat(stream=True)
@@ -162,7 +162,7 @@ async def test_a_stream_that_does_not_end_is_a_timeout(
         assert b"upstream_timeout" in response.content
         event = await harness.the_event()
         assert event["status"] == "timeout"
-        assert event["latency_ms"] >= 300
+        assert event["latency_ms"] >= 1500
 
 
 async def test_a_client_that_leaves_cancels_the_provider(
