@@ -35,6 +35,9 @@ QUERIES: Final = load_queries("functions")
 OWN_TABLES: Final[frozenset[QualifiedName]] = frozenset({("auth", "users"), ("storage", "objects")})
 """Of schemas that are not the developer's."""
 
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
+"""As much as a message has."""
+
 _UNNAMED: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -65,6 +68,7 @@ class Triggers:
                     await self._check_database(trigger)
                 case CronTrigger():
                     parse_schedule(trigger.schedule, trigger.time_zone)
+                    _check_payload(trigger.payload)
                 case QueueTrigger():
                     pass
             attempts = trigger.max_attempts or ATTEMPTS[trigger.kind]
@@ -118,6 +122,15 @@ class Triggers:
 
 
 _COLUMNS: Final = msgspec.json.Decoder(list[ColumnType])
+
+
+def _check_payload(payload: Any) -> None:
+    """Raises InvalidTriggerError."""
+    data = msgspec.json.encode(payload)
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise InvalidTriggerError(f"a payload has {PAYLOAD_BYTES_MAX} bytes at most")
+    if b"\\u0000" in data:
+        raise InvalidTriggerError("a payload has no NUL", hint="Postgres keeps none in JSON")
 
 
 def _numbered(query: str) -> bytes:

@@ -221,6 +221,8 @@ TRIGGERS: list[tuple[dict[str, Any], str]] = [
     ({"type": "cron", "schedule": "61 * * * *"}, "no schedule"),
     ({"type": "cron", "schedule": "0 0 31 2 *"}, "no schedule"),
     ({"type": "cron", "schedule": "@every 0s"}, "such as"),
+    ({"type": "cron", "schedule": "@daily", "payload": "x" * 262_143}, "262144 bytes"),
+    ({"type": "cron", "schedule": "@daily", "payload": ["a\0b"]}, "NUL"),
     ({"type": "cron", "schedule": "@daily", "time_zone": "Mars/Base"}, "time zone"),
     ({"type": "cron", "schedule": "@daily", "time_zone": "../../etc/passwd"}, "time zone"),
 ]
