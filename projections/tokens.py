@@ -55,7 +55,8 @@ class Ruler:
         return int(self._starts[index]) if 0 <= index < len(self._starts) else position
 
     def _before(self, position: int) -> int:
-        return int(np.searchsorted(self._starts, position, "left"))
+        # Of the array's own type: for any other the whole array is converted first, each time.
+        return int(self._starts.searchsorted(np.int32(position), "left"))
 
 
 def _filled(starts: Starts, length: int) -> Starts:

@@ -72,6 +72,8 @@ class DocumentsResource:
         (result,) = await run_all(
             req, _statement("list_documents", collection, status, limit, after), read_only=True
         )
+        if not result.row_count:
+            raise CollectionNotFoundError
         answer(resp, result.value())
 
     async def on_post(self, req: Request, resp: Response, collection: str) -> None:

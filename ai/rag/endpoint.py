@@ -28,6 +28,7 @@ from butterbase.ai.http.departures import Departures, Receive
 from butterbase.ai.rag.answering import candidate_count, reply
 from butterbase.ai.rag.asking import Models
 from butterbase.ai.rag.errors import RagRequestError
+from butterbase.ai.rag.requests import FIELDS_HINT
 from butterbase.ai.rag.search import Asker, Place, Question, Searcher
 from butterbase.ai.rag.vectors import Questioner, QuestionVectors
 
@@ -102,4 +103,4 @@ class _Asked(Struct, frozen=True):
 
 
 def _refusal(reason: str) -> RagRequestError:
-    return RagRequestError(f"the body cannot be read: {reason}")
+    return RagRequestError(f"the body cannot be read: {reason}", hint=FIELDS_HINT)

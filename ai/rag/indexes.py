@@ -9,7 +9,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from butterbase.ai.rag.errors import IndexExistsError, IndexNotFoundError
+from butterbase.ai.rag.errors import IndexExistsError, IndexNotFoundError, RagRequestError
 from butterbase.ai.rag.requests import CheckModel, Name, answer, read
 from butterbase.sql.catalog import load_queries
 from butterbase.sql.errors import DatabaseError
@@ -19,6 +19,8 @@ QUERIES = load_queries("rag_indexes")
 
 DEAD_ROWS_SHOWN = 100
 UNDEFINED_OBJECT, DUPLICATE_OBJECT = "42704", "42710"
+CHECK_VIOLATION = "23514"
+"""Of the sizes: all else is checked before."""
 
 _Column = Annotated[str, Meta(min_length=1, max_length=63)]
 _Tokens = Annotated[int, Meta(ge=16, le=4000)]
@@ -95,13 +97,15 @@ class IndexRetryResource:
 
 
 async def _run(req: Request, name: str, *values: bytes | None) -> Result:
-    """Raises IndexNotFoundError, IndexExistsError."""
+    """Raises IndexNotFoundError, IndexExistsError, RagRequestError."""
     executor: Executor = req.context.app.data
     try:
         (result,) = await executor.run_as(req.context.claims, Statement(QUERIES[name], values))
     except DatabaseError as error:
         if error.sqlstate == UNDEFINED_OBJECT and error.message.startswith("there is no index"):
             raise IndexNotFoundError from None
+        if error.sqlstate == CHECK_VIOLATION:
+            raise RagRequestError("overlapTokens must be less than half of chunkTokens") from error
         if error.sqlstate == DUPLICATE_OBJECT:
             raise IndexExistsError(error.message, hint="choose another name") from None
         raise

@@ -16,6 +16,8 @@ from butterbase.sql.pipeline import Executor, Result, Statement
 
 QUERIES = load_queries("rag")
 
+FIELDS_HINT = "docs/rag.md and docs/documents.md list the fields"
+
 BODY_BYTES_MAX = 16 * 1024**2
 """As much text as a document may have; a long book has one million characters."""
 
@@ -70,4 +72,4 @@ def answer(resp: Response, body: bytes | None, status: int = 200) -> None:
 
 
 def _refusal(reason: str) -> RagRequestError:
-    return RagRequestError(f"the body cannot be read: {reason}")
+    return RagRequestError(f"the body cannot be read: {reason}", hint=FIELDS_HINT)

@@ -22,7 +22,8 @@ select d.id, $2::int, $3::bytea from ai.documents d where d.id = $1::uuid for up
 
 -- name: list_documents
 -- $2: a status or null, $3: how many at most, $4: after which to go on, as `next` said it, or null:
--- microseconds since 1970 and an id, which hold when that document is gone.
+-- microseconds since 1970 and an id, which hold when that document is gone. No row when there is no
+-- such collection.
 with listed as (
   select d.id, d.title, d.source, d.metadata, d.created_at, d.updated_at, s.status, s.error_code,
     s.error, s.hint, s.retry_at, s.passages_total, s.passages_embedded,
@@ -53,7 +54,8 @@ select json_build_object(
     from shown), '[]'::json),
   'next', case when (select count(*) from listed) > $3::int then (
     select (extract(epoch from created_at) * 1000000)::bigint || '_' || id
-    from shown order by created_at desc, id desc limit 1) end);
+    from shown order by created_at desc, id desc limit 1) end)
+where ai.collection_named($1) is not null;
 
 -- name: get_document
 -- No row when there is no such document.

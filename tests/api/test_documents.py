@@ -60,6 +60,17 @@ async def test_a_file_becomes_text(working: Api, name: str, expected: str) -> No
 # What is sent
 
 
+async def test_documents_of_a_collection_that_is_not_there_are_not_listed(api: Api) -> None:
+    ana, bo = await api.sign_up("ana@example.com"), await api.sign_up("bo@example.com")
+    await make(api, ana)
+    assert (await api.client.get(DOCUMENTS, headers=ana)).json()["documents"] == []
+    for hidden in (
+        await api.client.get(DOCUMENTS, headers=bo),
+        await api.client.get(DOCUMENTS.replace("notes", "none"), headers=ana),
+    ):
+        assert (hidden.status_code, hidden.json()["code"]) == (404, "collection_not_found")
+
+
 async def test_a_text_is_there_at_once(api: Api) -> None:
     ana = await api.sign_up("ana@example.com")
     await make(api, ana)

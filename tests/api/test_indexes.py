@@ -93,3 +93,27 @@ async def test_what_makes_no_index_is_refused(
     answer = await api.client.post(PATH, json=body, headers=api.service)
     assert answer.status_code == status, answer.text
     assert answer.json()["code"]
+
+
+@pytest.mark.usefixtures("posts")
+async def test_sizes_that_do_not_go_together_are_refused_in_words(api: Api) -> None:
+    body = {"table": "public.posts", "columns": ["title"], "chunkTokens": 100}
+    refused = await api.client.post(PATH, json=body | {"overlapTokens": 50}, headers=api.service)
+    assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
+    assert "overlapTokens" in refused.json()["message"]
+    assert refused.json()["details"] is None, "a row of ours"
+    made = await api.client.post(PATH, json=body, headers=api.service)
+    assert made.status_code == 201, made.text
+    change = {"overlapTokens": 60}
+    refused = await api.client.patch(f"{PATH}/posts", json=change, headers=api.service)
+    assert (refused.status_code, refused.json()["code"]) == (400, "rag_request_invalid")
+
+
+@pytest.mark.usefixtures("posts")
+async def test_an_index_is_not_changed_to_a_language_that_is_not_there(api: Api) -> None:
+    body = {"table": "public.posts", "columns": ["title"]}
+    assert (await api.client.post(PATH, json=body, headers=api.service)).status_code == 201
+    change = {"language": "klingon"}
+    refused = await api.client.patch(f"{PATH}/posts", json=change, headers=api.service)
+    assert refused.status_code == 400, refused.text
+    assert "pg_ts_config" in refused.json()["hint"]

@@ -1,5 +1,6 @@
 """Chunks of any text and of Markdown."""
 
+import tracemalloc
 from functools import partial
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from butterbase.projections import chunking
 from butterbase.projections.chunking import CHUNK_TOKENS, Chunk, Layout, content_hash
-from butterbase.projections.tokens import GAP_CHARS_MAX, EstimatedTokens, Starts
+from butterbase.projections.tokens import GAP_CHARS_MAX, EstimatedTokens, Ruler, Starts
 
 
 class Characters:
@@ -204,6 +205,19 @@ def test_a_long_text_takes_linear_time() -> None:
     # Each of these would take minutes if a pattern went back over what it has read.
     for text in ("\n" * 500_000, "# " + " " * 500_000 + "x", "`" * 500_000, "# #" * 200_000):
         assert sum(len(piece.text) for piece in chunk(text)) <= len(text) * 2
+
+
+def test_a_place_is_measured_without_touching_all_of_a_long_text() -> None:
+    ruler = Ruler("x" * 1_000_000, Characters())
+    tracemalloc.start()
+    try:
+        assert ruler.count(499_000, 500_000) == 1000
+        assert ruler.forward(499_000, 1000) == 500_000
+        assert ruler.backward(500_000, 1000) == 499_000
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 100_000, "a copy of the tokens, each time"
 
 
 def test_a_hash_depends_on_text_and_heading_and_not_on_the_place() -> None:

@@ -33,6 +33,8 @@ create function ai.make_passages(index ai.indexes, version bigint) returns void
 language plpgsql set search_path = '' as $$
 declare
   made text := pg_catalog.format('ai.%I', 'index_' || version);
+  developer text := (select pg_catalog.pg_get_userbyid(datdba) from pg_catalog.pg_database
+    where datname = pg_catalog.current_database());
   columns text;
   keys text;
   matches text;
@@ -85,7 +87,10 @@ begin
       (select ai.may_read_columns(%2$L::pg_catalog.regclass, %3$L::smallint[]))
       and exists (select from %2$s s where %4$s))$policy$,
     made, index.source, read_columns, matches);
-  execute pg_catalog.format('grant select on %s to anon, authenticated, service_role', made);
+  execute pg_catalog.format('create policy developer_reads on %s for select to %I using (true)',
+    made, developer);
+  execute pg_catalog.format('grant select on %s to anon, authenticated, service_role, %I',
+    made, developer);
   execute pg_catalog.format('alter table %s owner to butterbase_stream', made);
 end
 $$;

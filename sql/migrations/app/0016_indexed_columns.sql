@@ -180,6 +180,12 @@ language plpgsql security definer set search_path = '' as $$
 declare
   altered ai.indexes := ai.columns_index(alter_index.name);
 begin
+  if alter_index.language is not null and not exists (
+    select from pg_catalog.pg_ts_config where cfgname = alter_index.language) then
+    raise exception 'there is no text search configuration "%"', alter_index.language
+      using errcode = 'undefined_object',
+        hint = 'select cfgname from pg_ts_config lists those there are';
+  end if;
   update ai.indexes i
   set chunk_tokens = coalesce(alter_index.chunk_tokens, i.chunk_tokens),
     overlap_tokens = coalesce(alter_index.overlap_tokens, i.overlap_tokens),

@@ -1,7 +1,24 @@
 -- Searching passages: by words, by vectors, by both. Lock: none; everything is new.
 
+-- That the row of passage `p` has its text still, as a condition. A policy judges the row as it is
+-- now, and a passage of what it was before would be shown to whoever may see what it has become.
+create function ai.is_current(index ai.indexes) returns text
+language sql stable set search_path = '' as $$
+  select format('exists (select from %s s where %s and strpos(case p.field %s end collate "C",'
+    ' p.content) > 0)', index.source, (
+      select string_agg(format('s.%I operator(pg_catalog.=) p.key_%s', k.name, k.n), ' and ')
+      from unnest(index.key_columns) with ordinality k (name, n)),
+    -- Of one that was renamed, or that the caller may not read, no passages are shown.
+    coalesce(string_agg(format('when %L then s.%I::pg_catalog.text', a.attname, a.attname), ' '),
+      'when null then null::pg_catalog.text'))
+  from pg_attribute a
+  where a.attrelid = index.source and a.attname = any (index.text_columns) and not a.attisdropped
+    and has_column_privilege(index.source, a.attnum, 'select')
+$$;
+
 -- The text of a search: $1 the question, $2 its vector, $3 the least similarity or null; `is_plain`:
--- nothing is filtered out or hidden one by one.
+-- nothing is filtered out or hidden one by one; `shown`: what else is asked of each passage `p` that
+-- was found.
 --
 -- Both halves are fused by their scores, each made a share of its best: similarity counts from that
 -- of the last candidate on, by 0.6, and words by 0.4. Where the best passage has less than 0.6 of the
@@ -10,11 +27,13 @@
 -- reciprocal rank, which does worse than vectors alone where words are the much weaker half.
 create function ai.search_query(
   version ai.index_versions, index ai.indexes, mode text, top_k integer, is_plain boolean,
-  condition text
+  condition text, shown text default 'true'
 ) returns text
 language sql immutable set search_path = '' as $$
   select format($search$
-    with word as materialized (%3$s), near as materialized (%4$s), fused as (
+    with word as materialized (%3$s), near as materialized (%4$s),
+    -- Materialized: what its id is made of would else be no condition for an index under policies.
+    fused as materialized (
       select id, %5$s as score
       from (word w full join near n using (id)) cross join (
         select min(similarity) as least, max(similarity) as most,
@@ -23,9 +42,10 @@ language sql immutable set search_path = '' as $$
     ), chosen as (
       select f.id, f.score
       from fused f
-      where $3::float8 is null or (
+      where ($3::float8 is null or (
         select 1 - (p.embedding operator(extensions.<=>) $2::extensions.vector)
-        from ai.%1$I p where p.id = f.id) >= $3::float8
+        from ai.%1$I p where p.id = f.id) >= $3::float8)
+      and %8$s
       order by f.score desc, f.id limit %7$s
     )
     select p.key, p.field, p.ordinal, p.content, p.heading, p.page, p.start_offset, p.end_offset,
@@ -46,17 +66,21 @@ language sql immutable set search_path = '' as $$
       when 'vector' then
         'select 0::bigint as id, 0::float8 as score, 0::float8 as coverage, 0 as rank'
         ' where $1::text = '''' and false'
-      else ai.words_query(version, condition, case mode when 'text' then top_k else kept end) end,
+      else ai.words_query(version, condition, case mode when 'text' then alone else kept end) end,
     case mode
       when 'text' then 'select 0::bigint as id, 0 as rank, 0::float8 as similarity where false'
       else ai.near_query(version, is_plain, condition,
-        case mode when 'vector' then top_k else kept end, mode = 'hybrid') end,
+        case mode when 'vector' then alone else kept end, mode = 'hybrid') end,
     case mode when 'text' then 'w.score' when 'vector' then '-n.rank'
       else '0.6 * case when n.id is null then 0 else'
         ' coalesce((n.similarity - best.least) / nullif(best.most - best.least, 0), 1) end'
         ' + 0.4 * coalesce(w.coverage / greatest(0.6, best.coverage), 0)' end,
-    case mode when 'vector' then 'p.similarity' else 'c.score' end, top_k)
-  from greatest(100, 2 * top_k) kept
+    case mode when 'vector' then 'p.similarity' else 'c.score' end, top_k,
+    case shown when 'true' then 'true'
+      else format('(select %s from ai.%I p where p.id = f.id)', shown, version.passages) end)
+  from greatest(100, 2 * top_k) kept,
+    -- What is not shown takes no place.
+    lateral (select case shown when 'true' then top_k else kept end as alone) a
 $$;
 
 -- `present`: passages of documents that were deleted, which lie there until they are cleared away,
@@ -82,6 +106,7 @@ declare
   version ai.index_versions;
   index ai.indexes;
   condition text := ai.filter_condition(coalesce(filter, '{}'));
+  is_guarded boolean;
 begin
   select v.* into version from ai.index_versions v where v.id = search_version.version_id;
   select i.* into index from ai.indexes i where i.id = version.index_id;
@@ -93,8 +118,10 @@ begin
     condition := condition
       || ' and exists (select from ai.documents d where d.id = p.document_id)';
   end if;
+  is_guarded := ai.is_guarded(index);
   return query execute ai.search_query(version, index, mode, top_k,
-    condition = 'true' and not ai.is_guarded(index), condition)
+    condition = 'true' and not is_guarded, condition,
+    case when is_guarded and index.kind = 'columns' then ai.is_current(index) else 'true' end)
   using question, embedding, threshold;
 end
 $$;
@@ -237,5 +264,23 @@ begin
       using errcode = 'invalid_parameter_value',
         hint = 'vectors of two models are never compared';
   end if;
+end
+$$;
+
+-- The developer's own connection, and their functions that run with their rights, search as well:
+-- everything, as the service role does, which they may be anyway.
+do $$
+declare
+  developer text := (
+    select pg_get_userbyid(datdba) from pg_database where datname = current_database());
+  read text;
+begin
+  foreach read in array array['indexes', 'index_versions', 'index_rows', 'common_lexemes',
+    'collections', 'documents', 'chunks']
+  loop
+    execute format('grant select on ai.%I to %I', read, developer);
+    execute format(
+      'create policy developer_reads on ai.%I for select to %I using (true)', read, developer);
+  end loop;
 end
 $$;

@@ -22,6 +22,7 @@ from tests.ai.rag.published import (
 )
 
 ALL = 1000
+UNIT = np.eye(8)[0]
 
 
 @pytest.fixture
@@ -263,6 +264,59 @@ def test_rows_of_others_are_not_found_and_do_not_stand_in_the_way(
     assert len(set(everything) & set(nearest(texts, vector, 10))) >= 9
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_what_a_row_was_before_is_not_shown_to_who_sees_what_it_has_become(
+    passages: Published, mode: str
+) -> None:
+    texts = [Text("a secret of Ana's", UNIT), Text("a word of Bo's", UNIT)]
+    passages.index("posts", texts, [ANA, BO])
+    # The index is behind: as when its model is away.
+    passages.conn.execute("update public.posts set user_id = %s, body = 'gone' where id = 0", [BO])
+    asked = {"query": "secret word", "embedding": UNIT, "mode": mode}
+    with passages.caller(BO):
+        assert passages.found_in_index("posts", **asked) == [1]
+        assert passages.found_in_index("posts", **asked, top_k=1) == [1], "it takes no place"
+        if mode != "text":
+            assert passages.found_in_index("posts", **asked, threshold=-1) == [1]
+    passages.conn.execute(
+        "update public.posts set body = 'it was ' || %s where id = 0", ["a secret of Ana's"]
+    )
+    with passages.caller(BO):
+        assert set(passages.found_in_index("posts", **asked)) == {0, 1}
+    passages.conn.execute("alter table public.posts rename body to words")
+    with passages.caller(BO):
+        assert passages.found_in_index("posts", **asked) == []
+
+
+def test_the_developer_searches_with_sql_and_in_functions_of_their_own(
+    passages: Published,
+) -> None:
+    texts = [Text(f"word {place}", UNIT) for place in range(20)]
+    passages.index("posts", texts, [ANA, BO] * 10)
+    passages.collection("notes", texts)
+    developer = passages.one(
+        "select pg_get_userbyid(datdba) from pg_database where datname = current_database()"
+    )
+    passages.conn.execute(f"alter table public.posts owner to {developer}".encode())
+    with passages.caller(None, developer):
+        everything = passages.found_in_index("posts", query="word", top_k=ALL)
+        passages.conn.execute(
+            "create function public.find(question text) returns bigint language sql"
+            " security definer as $$ select count(*) from"
+            " ai.search('posts', query => question, top_k => 1000) $$;"
+            "create function public.find_notes(question text) returns bigint language sql"
+            " security definer as $$ select count(*) from"
+            " ai.search_collection('notes', query => question, top_k => 1000) $$"
+        )
+    assert sorted(everything) == list(range(20))
+    with passages.caller(ANA):
+        assert passages.one("select public.find(%s)", "word") == 20
+        assert passages.one("select public.find_notes(%s)", "word") == 20
+    # A name stands for what it does to who calls the function.
+    with passages.caller(BO), pytest.raises(psycopg.errors.UndefinedObject):
+        passages.one("select public.find_notes(%s)", "word")
+
+
 def test_a_private_collection_is_nobody_elses(passages: Published, chance: random.Random) -> None:
     texts = random_texts(chance, 20)
     passages.collection("notes", texts)
@@ -301,8 +355,9 @@ def test_a_policy_of_the_developers_decides_for_each_document(
     assert set(hybrid) <= set(readable)
 
 
+@pytest.mark.parametrize("threshold", ["null", "0.1"])
 def test_indexes_are_used_under_row_level_security(
-    passages: Published, chance: random.Random
+    passages: Published, chance: random.Random, threshold: str
 ) -> None:
     version = passages.collection("notes", random_texts(chance, 3000))
     passages.add_vector_index(version)
@@ -313,7 +368,8 @@ def test_indexes_are_used_under_row_level_security(
     )
     with passages.caller(ANA):
         passages.conn.execute(f"prepare search as {statement}".encode())
-        plan = passages.rows("explain execute search('w1x', '[1,0,0,0,0,0,0,0]', null)")
+        asked = f"'w1x', '[1,0,0,0,0,0,0,0]', {threshold}"
+        plan = passages.rows(f"explain execute search({asked})")
     text = "\n".join(line for (line,) in plan)
     assert "Bitmap Index Scan on chunks_terms" in text
     assert "using chunks_embedding_idx" in text.replace("_embedding_idx1", "_embedding_idx")
