@@ -40,8 +40,9 @@ language sql immutable set search_path = '' as $$
           (select max(coverage) from word) as coverage
         from near) best
     ), chosen as (
+      -- Put in order before (`offset 0`): what is not among the first is not looked at.
       select f.id, f.score
-      from fused f
+      from (select id, score from fused order by score desc, id offset 0) f
       where ($3::float8 is null or (
         select 1 - (p.embedding operator(extensions.<=>) $2::extensions.vector)
         from ai.%1$I p where p.id = f.id) >= $3::float8)
