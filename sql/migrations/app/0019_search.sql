@@ -16,6 +16,16 @@ language sql stable set search_path = '' as $$
     and has_column_privilege(index.source, a.attnum, 'select')
 $$;
 
+-- How far words alone tell what is asked for, from 0 to 1: a number or a name that few passages have.
+-- `best` is the share of the question that the best passage has, `eleventh` that of the eleventh.
+create function ai.decisiveness(best double precision, eleventh double precision)
+returns double precision
+language sql immutable set search_path = '' as $$
+  select coalesce(
+    greatest(0, least(1, (0.4 - eleventh / nullif(best, 0)) / 0.35))
+      * greatest(0, least(1, (best - 0.25) / 0.2)), 0)
+$$;
+
 -- The text of a search: $1 the question, $2 its vector, $3 the least similarity or null; `is_plain`:
 -- nothing is filtered out or hidden one by one; `shown`: what else is asked of each passage `p` that
 -- was found.
@@ -23,8 +33,9 @@ $$;
 -- Both halves are fused by their scores, each made a share of its best: similarity counts from that
 -- of the last candidate on, by 0.6, and words by 0.4. Where the best passage has less than 0.6 of the
 -- question's words, they count less: in a small collection one common word would else move any
--- passage to the front. 1 is the most. docs/benchmarks.md has the figures, beside those of fusion by
--- reciprocal rank, which does worse than vectors alone where words are the much weaker half.
+-- passage to the front. Where words are decisive, up to 0.3 goes over from similarity to them, and
+-- the best passage has all of it. 1 is the most. docs/benchmarks.md has the figures, beside those of
+-- fusion by reciprocal rank, which does worse than vectors alone where words are the much weaker half.
 create function ai.search_query(
   version ai.index_versions, index ai.indexes, mode text, top_k integer, is_plain boolean,
   condition text, shown text default 'true'
@@ -37,7 +48,10 @@ language sql immutable set search_path = '' as $$
       select id, %5$s as score
       from (word w full join near n using (id)) cross join (
         select min(similarity) as least, max(similarity) as most,
-          (select max(coverage) from word) as coverage
+          (select max(coverage) from word) as coverage,
+          ai.decisiveness((select max(coverage) from word),
+            coalesce((select coverage from word order by coverage desc offset 10 limit 1), 0))
+            as decisive
         from near) best
     ), chosen as (
       -- Put in order before (`offset 0`): what is not among the first is not looked at.
@@ -73,9 +87,10 @@ language sql immutable set search_path = '' as $$
       else ai.near_query(version, is_plain, condition,
         case mode when 'vector' then alone else kept end, mode = 'hybrid') end,
     case mode when 'text' then 'w.score' when 'vector' then '-n.rank'
-      else '0.6 * case when n.id is null then 0 else'
+      else '(0.6 - 0.3 * best.decisive) * case when n.id is null then 0 else'
         ' coalesce((n.similarity - best.least) / nullif(best.most - best.least, 0), 1) end'
-        ' + 0.4 * coalesce(w.coverage / greatest(0.6, best.coverage), 0)' end,
+        ' + (0.4 + 0.3 * best.decisive) * coalesce('
+        'w.coverage / greatest(0.6 * (1 - best.decisive), best.coverage), 0)' end,
     case mode when 'vector' then 'p.similarity' else 'c.score' end, top_k,
     case shown when 'true' then 'true'
       else format('(select %s from ai.%I p where p.id = f.id)', shown, version.passages) end)

@@ -48,3 +48,33 @@ async def test_both_halves_together_find_more_than_either(passages: Published) -
     assert means["hybrid"] > means["vector"]
     assert means["hybrid"] > means["text"]
     assert means["hybrid"] == pytest.approx(0.9, abs=0.1)
+
+
+KINDS = {
+    "Invoice 2023-{:04} of {} is paid by the end of May.": "is invoice 2023-{:04} paid",
+    "Person{} lives in {} and works as a baker.": "where does Person{} live",
+    "Error E{}: the disk in {} has failed. Call support.": "what to do about error E{}",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_only_its_number_tells_from_others_is_found_first(
+    passages: Published, kind: str
+) -> None:
+    towns = ["Berlin", "Paris", "Rome", "Oslo", "Lisbon"]
+    contents = [kind.format(number, towns[number % 5]) for number in range(120)]
+    asked = {number: KINDS[kind].format(number) for number in range(3, 120, 13)}
+    embedder = LocalEmbedder.load(MODELS_DIR, threads=1)
+    vectors = await embedder.embed([*contents, *asked.values()])
+    await embedder.close()
+    texts = [Text(c, v.astype(float)) for c, v in zip(contents, vectors, strict=False)]
+    passages.collection("alike", texts)
+    first = {
+        mode: [
+            passages.found("alike", query=question, embedding=vector, mode=mode, top_k=1)[0]
+            for question, vector in zip(asked.values(), vectors[len(texts) :], strict=True)
+        ]
+        for mode in ("hybrid", "vector")
+    }
+    assert first["hybrid"] == list(asked)
+    assert first["vector"] != list(asked)

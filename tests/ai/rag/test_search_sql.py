@@ -91,6 +91,13 @@ def test_vectors_are_found_by_their_similarity(
         )
 
 
+def decisiveness(best: float, eleventh: float) -> float:
+    if not best:
+        return 0.0
+    clear = min(1.0, max(0.0, (0.4 - eleventh / best) / 0.35))
+    return clear * min(1.0, max(0.0, (best - 0.25) / 0.2))
+
+
 @pytest.mark.parametrize("is_indexed", [False, True])
 def test_both_halves_are_fused_by_their_share_of_the_best(
     passages: Published, chance: random.Random, is_indexed: bool
@@ -103,14 +110,17 @@ def test_both_halves_are_fused_by_their_share_of_the_best(
         vector, asked = random_vector(chance), chance.sample(WORDS[10:], 3)
         similarities = [float(text.vector @ vector) for text in texts]
         least, most = min(similarities), max(similarities)
-        scores = {
-            place: 0.6 * (similarity - least) / (most - least)
-            for place, similarity in enumerate(similarities)
-        }
         words, possible = bm25_and_most(texts, asked)
         best = max(words.values(), default=0)
+        eleventh = sorted([*words.values(), *[0.0] * 11], reverse=True)[10]
+        decisive = decisiveness(best / possible, eleventh / possible)
+        scores = {
+            place: (0.6 - 0.3 * decisive) * (similarity - least) / (most - least)
+            for place, similarity in enumerate(similarities)
+        }
         for place, score in words.items():
-            scores[place] += 0.4 * score / max(0.6 * possible, best)
+            share = score / max(0.6 * (1 - decisive) * possible, best)
+            scores[place] += (0.4 + 0.3 * decisive) * share
         found = passages.scored("notes", query=" ".join(asked), embedding=vector, top_k=ALL)
         assert dict(found) == pytest.approx(scores, abs=1e-5)
         assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
