@@ -28,6 +28,8 @@ class DocumentError(RagError):
     code = "document_error"
     is_permanent: ClassVar[bool] = True
     """Whether the same document will fail in the same way again."""
+    attempt_count_max: ClassVar[int] = 5
+    """How often it is tried where it may go well another time."""
 
 
 class DocumentTypeUnsupportedError(DocumentError):
@@ -89,6 +91,8 @@ class ParserTimeoutError(ParserError):
     """Reading the document took too long."""
 
     code = "document_parser_timeout"
+    # Most often it is the file, not what else the machine has to do; and others wait for its turn.
+    attempt_count_max = 2
 
 
 class ParserUnavailableError(ParserError):

@@ -18,7 +18,7 @@ from butterbase.ai.documents.fetching import Fetched
 
 Stage: TypeAlias = Literal["fetch", "parse"]
 
-ATTEMPT_COUNT_MAX: Final = 5
+ATTEMPT_COUNT_MAX: Final = DocumentError.attempt_count_max
 RETRY_S_MIN: Final = 5
 RETRY_S_MAX: Final = 600
 PART_BYTES: Final = 1024**2
@@ -214,7 +214,7 @@ async def finish_parse(
 
 async def fail(conn: AsyncConnection, job: Job, error: DocumentError) -> None:
     """To be tried again, unless it would be the same or was tried often enough."""
-    is_dead = error.is_permanent or job.attempts >= ATTEMPT_COUNT_MAX
+    is_dead = error.is_permanent or job.attempts >= error.attempt_count_max
     await conn.execute(
         _DEAD if is_dead else _FAILED,
         job.key

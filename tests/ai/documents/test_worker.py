@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from butterbase.ai.documents import jobs
 from butterbase.ai.documents import worker as worker_module
 from butterbase.ai.documents.assembly import Extracted
-from butterbase.ai.documents.errors import FetchFailedError
+from butterbase.ai.documents.errors import DocumentError, FetchFailedError, ParserTimeoutError
 from butterbase.ai.documents.jobs import Job, Stage
 from butterbase.ai.documents.settings import DocumentSettings
 from butterbase.ai.documents.worker import DocumentSlots, DocumentWorker
@@ -185,14 +185,16 @@ async def test_what_was_sent_anew_or_deleted_meanwhile_is_not_overwritten(
     assert queue.one("select count(*) from ai.uploads") == 1
 
 
+@pytest.mark.parametrize(("failure", "count"), [(FetchFailedError, 5), (ParserTimeoutError, 2)])
 async def test_a_failure_is_tried_again_later_and_at_last_no_more(
-    queue: Queue, conn: AsyncConnection
+    queue: Queue, conn: AsyncConnection, failure: type[DocumentError], count: int
 ) -> None:
     document = queue.send()
-    for _ in range(jobs.ATTEMPT_COUNT_MAX):
+    for attempt in range(count):
+        assert queue.status(document) == ("failed" if attempt else "received")
         job = await take(conn)
         assert job is not None
-        await jobs.fail(conn, job, FetchFailedError("the server answered 503"))
+        await jobs.fail(conn, job, failure("the server answered 503"))
         assert await take(conn) is None, "not at once"
         due_s = await jobs.next_due_s(conn)
         assert due_s is None or due_s > 0
