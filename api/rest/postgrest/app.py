@@ -125,14 +125,18 @@ class PostgrestApp:
     async def _load(self) -> SchemaCache:
         began_s = time.monotonic()
         try:
-            number, config = await self._config_to_load()
-            cache = await load_schema_cache(
-                self._executor,
-                schemas=config.db_schemas,
-                extra_search_path=config.db_extra_search_path,
-                hoisted_settings=config.db_hoisted_tx_settings,
-            )
-            self._apply(number, config)
+            while True:
+                number, config = await self._config_to_load()
+                cache = await load_schema_cache(
+                    self._executor,
+                    schemas=config.db_schemas,
+                    extra_search_path=config.db_extra_search_path,
+                    hoisted_settings=config.db_hoisted_tx_settings,
+                )
+                self._apply(number, config)
+                # One that was read later may be in force by now, of other schemas.
+                if _introspected(config) == _introspected(self.config):
+                    break
         except Exception as error:
             self.is_current = False
             self.failed_count += 1

@@ -177,6 +177,39 @@ async def test_a_schema_that_loads_for_long_does_not_bring_an_old_configuration_
         assert await get(client, "/things") == (200, [{"id": 1}, {"id": 2}])
 
 
+async def test_a_schema_is_that_of_the_configuration_in_force(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+    go_on.set()
+    loaded: list[str] = []
+
+    async def load(*executor: Any, schemas: tuple[str, ...], **options: Any) -> SchemaCache:
+        loaded.extend(schemas)
+        await go_on.wait()
+        return await load_schema_cache(*executor, schemas=schemas, **options)
+
+    monkeypatch.setattr(module, "load_schema_cache", load)
+    run(database, "create schema api; create table api.things as select 1 as id")
+    file = tmp_path / "postgrest.conf"
+    file.write_text('db-schemas = "api"')
+    superuser = str(conninfo_to_dict(database.dsn)["user"])
+    found = {"PGRST_DB_URI": database.dsn, "PGRST_DB_ANON_ROLE": superuser}
+    served = PostgrestApp(Sources(found, file), body_bytes_max=1024)
+    async with client_of(served) as client:
+        await until(lambda: served.is_ready and served.loaded_count == 2)
+        go_on.clear()
+        file.write_text("")  # as it is for a moment while somebody writes it
+        served.reload_schema()
+        await until(lambda: loaded == ["api", "api", "public"])
+        file.write_text('db-schemas = "api"\ndb-max-rows = 2')
+        served.reload_config()
+        await until(lambda: served.config.db_max_rows == 2)
+        go_on.set()
+        await until(lambda: served.loaded_count == 3)
+        assert await get(client, "/things") == (200, [{"id": 1}])
+
+
 async def test_without_in_database_configuration_roles_have_no_settings_of_their_own(
     database: Database,
 ) -> None:
