@@ -1,6 +1,7 @@
-"""The web edge on a real socket, in the test's own loop."""
+"""The web edge, and other servers, on real sockets in the test's own loop."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,3 +49,30 @@ async def client_of(app: Any, *, port: int = 0, **headers: str) -> AsyncIterator
         httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def tcp_server(
+    connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None],
+    **options: Any,
+) -> AsyncIterator[int]:
+    """Its port. It ends with its connections."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def connect(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Awaitable[None] | None:
+        writers.append(writer)
+        return connected(reader, writer)
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0, **options)
+    try:
+        port: int = server.sockets[0].getsockname()[1]
+        yield port
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        # Before Python 3.12 `wait_closed` waits for no connection.
+        await until(lambda: not getattr(server, "_active_count", 0))
+        await server.wait_closed()

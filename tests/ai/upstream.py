@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from tests.serving import tcp_server
+
 
 @dataclass
 class Received:
@@ -73,15 +75,14 @@ async def running_upstream() -> AsyncIterator[Upstream]:
         task = asyncio.ensure_future(upstream.serve(reader, writer))
         connections.add(task)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    upstream.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield upstream
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+    async with tcp_server(connected) as port:
+        upstream.base_url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield upstream
+        finally:
+            for task in connections:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def _read_request(

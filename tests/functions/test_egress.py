@@ -23,6 +23,7 @@ from tests.functions.calling import (
     thrown_by,
     version_of,
 )
+from tests.serving import tcp_server
 from tests.waiting import until
 
 
@@ -265,28 +266,26 @@ async def test_what_one_app_leaves_unsent_is_not_made_up_by_another() -> None:
                 asked[place] += part
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    short = f"""
-    const fs = require("node:fs"), text = new TextEncoder();
-    const send = (type, payload) => {{
-      const bytes = new Uint8Array(9 + payload.length), view = new DataView(bytes.buffer);
-      view.setUint32(0, payload.length); bytes[4] = type; view.setUint32(5, 2);
-      bytes.set(text.encode(payload), 9);
-      fs.writeSync(1, bytes);
-    }};
-    send(1, JSON.stringify({{call: 1, method: "POST", url: "http://127.0.0.1:{port}/short",
-      headers: [], length: 2000000}}));
-    send(3, "begun");
-    send(4, "");
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    return new Response();
-    """
-    whole = f"""
-    const got = await fetch("http://127.0.0.1:{port}/whole", {{headers: {{cookie: "secret"}}}});
-    return Response.json(await got.text());
-    """
-    async with server, running() as runtime:
+    async with tcp_server(serve) as port, running() as runtime:
+        short = f"""
+        const fs = require("node:fs"), text = new TextEncoder();
+        const send = (type, payload) => {{
+          const bytes = new Uint8Array(9 + payload.length), view = new DataView(bytes.buffer);
+          view.setUint32(0, payload.length); bytes[4] = type; view.setUint32(5, 2);
+          bytes.set(text.encode(payload), 9);
+          fs.writeSync(1, bytes);
+        }};
+        send(1, JSON.stringify({{call: 1, method: "POST", url: "http://127.0.0.1:{port}/short",
+          headers: [], length: 2000000}}));
+        send(3, "begun");
+        send(4, "");
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        return new Response();
+        """
+        whole = f"""
+        const got = await fetch("http://127.0.0.1:{port}/whole", {{headers: {{cookie: "secret"}}}});
+        return Response.json(await got.text());
+        """
         for code, app_id in ((short, "a"), (whole, "a"), (whole, "b")):
             version = version_of(code, permissions=allowed("127.0.0.1"), app_id=app_id)
             done = await call(runtime, version)
@@ -302,10 +301,10 @@ async def test_a_header_beyond_ascii_is_told_byte_by_byte() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nx-odd: \xff\xc3\xa9\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    code = f"return Response.json((await fetch('http://127.0.0.1:{port}/')).headers.get('x-odd'))"
-    async with server, running() as runtime:
+    async with tcp_server(serve) as port, running() as runtime:
+        code = (
+            f"return Response.json((await fetch('http://127.0.0.1:{port}/')).headers.get('x-odd'))"
+        )
         version = version_of(code, permissions=allowed("127.0.0.1"))
         assert json_of(await call(runtime, version)) == "\xff\xc3\xa9"
 

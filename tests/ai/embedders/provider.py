@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import msgspec
 from msgspec import Struct
 
+from tests.serving import tcp_server
+
 DIMENSIONS = 4
 SILENCE = b""
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{"
@@ -92,11 +94,9 @@ class Provider:
 @asynccontextmanager
 async def provider() -> AsyncIterator[Provider]:
     answering = Provider()
-    server = await asyncio.start_server(answering.serve, "127.0.0.1", 0)
-    answering.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield answering
-    finally:
-        answering.release()
-        server.close()
-        await server.wait_closed()
+    async with tcp_server(answering.serve) as port:
+        answering.base_url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield answering
+        finally:
+            answering.release()

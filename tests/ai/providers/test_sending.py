@@ -19,6 +19,7 @@ from butterbase.ai.providers.upstream import Upstream as Connections
 from butterbase.ai.providers.upstream import UpstreamAnswer
 from butterbase.ai.settings import AiSettings
 from tests.ai.upstream import Received, Upstream, answer, hang_up, silence, stream
+from tests.serving import tcp_server
 from tests.waiting import DEADLINE_S, until
 
 BODY = b'{"model":"m"}'
@@ -204,19 +205,21 @@ async def test_a_refusal_before_all_was_sent_ends_the_connection(connections: Co
         await closed.wait()  # reading nothing more
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=1024)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        for _ in range(2):
-            async with asyncio.timeout(DEADLINE_S):
-                refused = await connections.ask(
-                    url, bytes(32_000_000), headers={}, provider="p", is_private_allowed=True
-                )
-            assert (refused.status, await refused.read_error()) == (413, b"no")
-        assert opened == 2
-    finally:
-        closed.set()
-        server.close()
+    async with tcp_server(refuse, limit=1024) as port:
+        try:
+            for _ in range(2):
+                async with asyncio.timeout(DEADLINE_S):
+                    refused = await connections.ask(
+                        f"http://127.0.0.1:{port}/v1",
+                        bytes(32_000_000),
+                        headers={},
+                        provider="p",
+                        is_private_allowed=True,
+                    )
+                assert (refused.status, await refused.read_error()) == (413, b"no")
+            assert opened == 2
+        finally:
+            closed.set()
 
 
 # TLS
@@ -260,17 +263,16 @@ async def test_a_provider_must_be_who_its_name_says(
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     theirs.load_cert_chain(file)
     upstream.script = answer(200, b"one")
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=theirs)
-    upstream.base_url = f"https://{host}:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        if is_trusted and host == "localhost":
-            for _ in range(2):
-                assert await whole(await ask(connections, upstream)) == b"one"
-            assert {request.connection for request in upstream.received} == {1}
-        else:
-            with pytest.raises(UpstreamUnreachableError):
-                await ask(connections, upstream)
-            assert upstream.received == []
-    finally:
-        await connections.close()
-        server.close()
+    async with tcp_server(upstream.serve, ssl=theirs) as port:
+        upstream.base_url = f"https://{host}:{port}/v1"
+        try:
+            if is_trusted and host == "localhost":
+                for _ in range(2):
+                    assert await whole(await ask(connections, upstream)) == b"one"
+                assert {request.connection for request in upstream.received} == {1}
+            else:
+                with pytest.raises(UpstreamUnreachableError):
+                    await ask(connections, upstream)
+                assert upstream.received == []
+        finally:
+            await connections.close()

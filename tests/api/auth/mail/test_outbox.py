@@ -20,6 +20,7 @@ from butterbase.sql.pipeline import Executor
 from tests.api.auth.mail.conftest import ANA, PASSWORD, MailServer, Post
 from tests.api.conftest import Api, running
 from tests.installation import MASTER_KEY, Installation
+from tests.serving import tcp_server
 from tests.waiting import until
 
 EVA = "eva@example.com"
@@ -274,9 +275,7 @@ async def test_what_is_no_mail_server_is_not_told(greeting: bytes) -> None:
         writer.write(greeting)
         writer.close()
 
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with tcp_server(greet) as port:
         mailer = SmtpMailer(Smtp("127.0.0.1", port, tls="none"), is_private_allowed=True)
         with pytest.raises(MailUnavailableError) as refused:
             await mailer.send(Mail("1", ANA, Letter("x", Rendered("s", "t", None), {})))
