@@ -166,18 +166,21 @@ async def test_a_body_without_a_length(parts: Parts) -> None:
 
 async def test_a_stream_is_passed_on_as_it_comes(parts: Parts) -> None:
     parts.deploy("""
+    if (req.url.endsWith("/go-on")) { globalThis.goOn(); return new Response(); }
     let count = 0;
+    const isRead = new Promise((resolve) => { globalThis.goOn = resolve; });
     return new Response(new ReadableStream({ async pull(c) {
-      await new Promise((r) => setTimeout(r, 1));
       if (count++ === 3) return c.close();
+      if (count === 3) await isRead;
       c.enqueue(new TextEncoder().encode(`data: ${count}\\n\\n`));
     } }), { headers: { "content-type": "text/event-stream" } });
     """)
     async with parts.http.stream("GET", "/f") as answer:
         assert answer.headers["x-accel-buffering"] == "no"
-        assert [line async for line in answer.aiter_lines() if line] == [
-            *("data: 1", "data: 2", "data: 3")
-        ]
+        lines = (line async for line in answer.aiter_lines() if line)
+        assert [await anext(lines), await anext(lines)] == ["data: 1", "data: 2"]
+        await parts.http.get("/f/go-on")
+        assert [line async for line in lines] == ["data: 3"]
 
 
 async def test_a_client_that_leaves_is_told_to_the_function(parts: Parts) -> None:
