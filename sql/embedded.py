@@ -26,7 +26,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from butterbase.sql.errors import SettingError
-from butterbase.sql.leftovers import stop_leftover
+from butterbase.sql.leftovers import STOPPED_WITHIN_S, stop_leftover
 from butterbase.sql.unprivileged import (
     ENVIRONMENT,
     Account,
@@ -44,7 +44,6 @@ NEW_DATA_MAJOR = 18
 SUPERUSER = "butterbase"
 
 READY_WITHIN_S = 30.0
-STOPPED_WITHIN_S = 60.0
 LOG_BYTES_MAX = 16 * 1024**2
 """A longer log is moved to `pg.log.1` at the next start."""
 

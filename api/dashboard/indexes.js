@@ -45,18 +45,19 @@ async function change(method, path, key, value) {
 }
 
 function wanted() {
-  const tokens = byId("index-tokens").value;
-  const value = {
+  return {
     table: byId("index-table").value.trim(),
     columns: names(byId("index-columns").value),
     filter: names(byId("index-filter").value),
     name: byId("index-name").value.trim() || undefined,
     model: byId("index-model").value.trim() || undefined,
-    chunkTokens: tokens ? Number(tokens) : undefined,
+    chunkTokens: number(byId("index-tokens").value),
+    overlapTokens: number(byId("index-overlap").value),
   };
-  // An overlap as long as a short passage would be refused.
-  if (tokens) value.overlapTokens = Math.floor(0.15 * value.chunkTokens);
-  return value;
+}
+
+function number(text) {
+  return text ? Number(text) : undefined;
 }
 
 function names(text) {

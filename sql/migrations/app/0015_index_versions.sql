@@ -102,6 +102,18 @@ language sql stable set search_path = '' as $$
   from unnest(columns) c
 $$;
 
+create function ai.check_language(language text) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if check_language.language is not null and not exists (
+    select from pg_catalog.pg_ts_config where cfgname = check_language.language) then
+    raise exception 'there is no text search configuration "%"', check_language.language
+      using errcode = 'undefined_object',
+        hint = 'select cfgname from pg_ts_config lists those there are';
+  end if;
+end
+$$;
+
 -- Collections have an index each.
 
 create function ai.follow_collection() returns trigger
@@ -113,12 +125,7 @@ begin
     update ai.indexes set dropped_at = now() where collection_id = old.id;
     return old;
   end if;
-  if new.language is not null and not exists (
-    select from pg_catalog.pg_ts_config where cfgname = new.language) then
-    raise exception 'there is no text search configuration "%"', new.language
-      using errcode = 'undefined_object',
-        hint = 'select cfgname from pg_ts_config lists those there are';
-  end if;
+  perform ai.check_language(new.language);
   if tg_op = 'INSERT' then
     insert into ai.indexes (kind, collection_id, owner_id, key_columns, text_columns,
       model, chunk_tokens, overlap_tokens, language)

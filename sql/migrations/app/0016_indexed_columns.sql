@@ -128,11 +128,7 @@ begin
   filter := coalesce(filter, '{}');
   keys := ai.check_source(index.source, columns, filter);
   language := coalesce(language, ai.default_language());
-  if not exists (select from pg_catalog.pg_ts_config where cfgname = language) then
-    raise exception 'there is no text search configuration "%"', language
-      using errcode = 'undefined_object',
-        hint = 'select cfgname from pg_ts_config lists those there are';
-  end if;
+  perform ai.check_language(language);
   select coalesce(index.name, c.relname) into called
   from pg_catalog.pg_class c where c.oid = index.source;
   if exists (select from ai.indexes i where i.name = called and i.dropped_at is null) then
@@ -180,12 +176,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   altered ai.indexes := ai.columns_index(alter_index.name);
 begin
-  if alter_index.language is not null and not exists (
-    select from pg_catalog.pg_ts_config where cfgname = alter_index.language) then
-    raise exception 'there is no text search configuration "%"', alter_index.language
-      using errcode = 'undefined_object',
-        hint = 'select cfgname from pg_ts_config lists those there are';
-  end if;
+  perform ai.check_language(alter_index.language);
   update ai.indexes i
   set chunk_tokens = coalesce(alter_index.chunk_tokens, i.chunk_tokens),
     overlap_tokens = coalesce(alter_index.overlap_tokens, i.overlap_tokens),

@@ -27,10 +27,10 @@ from tests.serving import client_of
 from tests.waiting import until
 
 
-def app(database: Database, **variables: str) -> PostgrestApp:
+def app(database: Database, file: Path | None = None, **variables: str) -> PostgrestApp:
     superuser = str(conninfo_to_dict(database.dsn)["user"])
     found = {"PGRST_DB_URI": database.dsn, "PGRST_DB_ANON_ROLE": superuser, **variables}
-    return PostgrestApp(Sources(found), body_bytes_max=1024)
+    return PostgrestApp(Sources(found, file), body_bytes_max=1024)
 
 
 async def get(client: httpx.AsyncClient, path: str) -> tuple[int, Any]:
@@ -160,9 +160,7 @@ async def test_a_schema_that_loads_for_long_does_not_bring_an_old_configuration_
     run(database, "create table public.things as select generate_series(1, 3) as id")
     file = tmp_path / "postgrest.conf"
     file.write_text("db-max-rows = 1")
-    superuser = str(conninfo_to_dict(database.dsn)["user"])
-    found = {"PGRST_DB_URI": database.dsn, "PGRST_DB_ANON_ROLE": superuser}
-    served = PostgrestApp(Sources(found, file), body_bytes_max=1024)
+    served = app(database, file)
     async with client_of(served) as client:
         await until(lambda: served.is_ready and served.loaded_count == 2)
         go_on.clear()
@@ -193,9 +191,7 @@ async def test_a_schema_is_that_of_the_configuration_in_force(
     run(database, "create schema api; create table api.things as select 1 as id")
     file = tmp_path / "postgrest.conf"
     file.write_text('db-schemas = "api"')
-    superuser = str(conninfo_to_dict(database.dsn)["user"])
-    found = {"PGRST_DB_URI": database.dsn, "PGRST_DB_ANON_ROLE": superuser}
-    served = PostgrestApp(Sources(found, file), body_bytes_max=1024)
+    served = app(database, file)
     async with client_of(served) as client:
         await until(lambda: served.is_ready and served.loaded_count == 2)
         go_on.clear()
